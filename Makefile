@@ -1,0 +1,50 @@
+# The interpreter, and the torch to install: GPU users override TORCH (make TORCH=torch).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+export SCIPY_ARRAY_API ?= 1
+export PYTHONHASHSEED ?= 0
+
+.PHONY: demo test test-all bench docs lint clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.stamp-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet ".[docs]" --editable .
+	touch $@
+
+$(VENV)/.stamp-bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m skfunc.demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint
+	$(BIN)/python -m pytest --doctest-modules skfunc tests -m "not slow" -n 2
+
+test-all: lint
+	$(BIN)/python -m pytest --doctest-modules skfunc tests -n 2
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/tabular.py
+
+docs: $(VENV)/.stamp-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build docs/auto_examples docs/generated dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,48 @@
+"""Scikit-learn estimators that predict distributions over functions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+# Public name -> module that defines it. Loaded on first use, since the estimators
+# import torch and `import skfunc` should not.
+_PUBLIC = {
+    "ODENetClassifier": "skfunc.ode",
+    "ODENetRegressor": "skfunc.ode",
+    "load": "skfunc.persistence",
+}
+_MODULES = ("metrics", "ode", "plotting", "predictive", "solvers")
+
+__all__ = [
+    "ODENetClassifier",
+    "ODENetRegressor",
+    "__version__",
+    "load",
+    "metrics",
+    "ode",
+    "plotting",
+    "predictive",
+    "solvers",
+]
+
+if TYPE_CHECKING:
+    from skfunc import metrics, ode, plotting, predictive, solvers
+    from skfunc.ode import ODENetClassifier, ODENetRegressor
+    from skfunc.persistence import load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"skfunc.{name}")
+    raise AttributeError(f"module 'skfunc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
