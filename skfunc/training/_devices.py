@@ -1,0 +1,83 @@
+"""Devices, threads and random generators of a fit."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device to train on; "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or is not on this machine.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is unknown; use 'auto', 'cpu', 'cuda', 'cuda:0' or "
+            "another device of torch"
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device!r}: torch sees no CUDA device here; use 'auto' or 'cpu'"
+        )
+    return resolved
+
+
+class _ThreadLimit:
+    """One limit shared by the fits that run at once: last out restores."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._threads = 0
+        self._limits: threadpool_limits | None = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._threads = torch.get_num_threads()
+                self._limits = threadpool_limits(limits=1)
+                torch.set_num_threads(1)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    assert self._limits is not None
+                    self._limits.restore_original_limits()
+                    torch.set_num_threads(self._threads)
+
+
+one_thread = _ThreadLimit()
+
+
+@contextlib.contextmanager
+def thread_limits(small: bool) -> Iterator[None]:
+    """Run on one thread if the work is small or this is no main thread.
+
+    Small matrix products lose time in thread barriers; a thread of joblib's or Dask's
+    would oversubscribe the cores with its own pool.
+    """
+    in_worker = threading.current_thread() is not threading.main_thread()
+    with one_thread() if small or in_worker else contextlib.nullcontext():
+        yield
+
+
+def member_seeds(random_state: np.random.RandomState, n_members: int) -> list[int]:
+    """Draw one seed per member; the first members' do not depend on their number."""
+    return [int(random_state.randint(2**31 - 1)) for _ in range(n_members)]
