@@ -1,1 +1,13 @@
-""""""
+"""Ordinary differential equations on tensors of any shape, in pure torch."""
+
+from skfunc.solvers._odeint import ADAPTIVE_METHODS, FIXED_METHODS, odeint
+from skfunc.solvers._report import Solution, SolverReport, SolverWarning
+
+__all__ = [
+    "ADAPTIVE_METHODS",
+    "FIXED_METHODS",
+    "Solution",
+    "SolverReport",
+    "SolverWarning",
+    "odeint",
+]

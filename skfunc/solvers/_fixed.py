@@ -1,0 +1,110 @@
+"""Steps on a fixed grid, plain or guarded against states that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from skfunc._shapes import Bool, Float
+from skfunc.solvers._runge_kutta import CountedField, runge_kutta_step
+from skfunc.solvers._tableaus import RK4, Tableau
+
+# Steps between two times when the caller names no number.
+DEFAULT_STEPS = 20
+
+# Steps by which classical Runge-Kutta finishes an interval that an adaptive method
+# gave up on.
+FINISH_STEPS = 50
+
+
+def grid(t0: float, t1: float, n_steps: int) -> Iterator[tuple[float, float]]:
+    """Yield time and size of ``n_steps`` equal steps from ``t0`` to ``t1``."""
+    h = (t1 - t0) / n_steps
+    for i in range(n_steps):
+        yield t0 + i * h, h
+
+
+def integrate_fixed(
+    field: CountedField,
+    tableau: Tableau,
+    y: Float[Tensor, "*state"],
+    times: list[float],
+    n_steps: int,
+) -> list[Tensor]:
+    """Return the states at ``times``, ``n_steps`` equal steps between neighbours."""
+    states = [y]
+    for t0, t1 in zip(times, times[1:], strict=False):
+        for t, h in grid(t0, t1, n_steps):
+            y = runge_kutta_step(field, tableau, t, h, y).y
+        states.append(y)
+    return states
+
+
+def finite_rows(
+    y: Float[Tensor, "*state"], row_ndim: int
+) -> Bool[Tensor, "*broadcastable"]:
+    """Tell the rows without NaN or infinity, in a shape that broadcasts to ``y``."""
+    axes = tuple(range(row_ndim, y.ndim))
+    if not axes:
+        return torch.isfinite(y)
+    # A sum is finite only where all its terms are: one pass, no temporary of y's size.
+    return torch.isfinite(y.sum(dim=axes, keepdim=True))
+
+
+class GuardedGrid:
+    """Fixed-grid steps that hold a row at its last finite state.
+
+    Parameters
+    ----------
+    field : CountedField
+        The right-hand side.
+    row_ndim : int
+        Number of leading axes that index rows.
+    """
+
+    def __init__(self, field: CountedField, row_ndim: int) -> None:
+        self.field = field
+        self.row_ndim = row_ndim
+        self.alive: Tensor | None = None
+
+    def integrate(
+        self,
+        tableau: Tableau,
+        y: Float[Tensor, "*state"],
+        t0: float,
+        t1: float,
+        n_steps: int,
+        on_step: Callable[[Tensor], None] | None = None,
+    ) -> Float[Tensor, "*state"]:
+        """Return the state at ``t1``; rows that leave the finite range are held."""
+        for t, h in grid(t0, t1, n_steps):
+            y = self._step(tableau, t, h, y)
+            if on_step is not None:
+                on_step(y)
+        return y
+
+    def _step(self, tableau: Tableau, t: float, h: float, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            trial = runge_kutta_step(self.field, tableau, t, h, y).y
+            finite = finite_rows(trial, self.row_ndim)
+            self.alive = finite if self.alive is None else self.alive & finite
+        if not torch.is_grad_enabled():
+            return torch.where(self.alive, trial, y)
+        # Zero steps, not a mask, hold a row here: a mask would send a zero gradient
+        # through values that are not finite, and zero times infinity is NaN.
+        step = h * self.alive.to(y.dtype)
+        return runge_kutta_step(self.field, tableau, t, h, y, step=step).y
+
+    @property
+    def diverged(self) -> bool:
+        """Whether any row has been held; asks the device."""
+        return self.alive is not None and not bool(self.alive.all().item())
+
+
+def finish(
+    guard: GuardedGrid, y: Float[Tensor, "*state"], t0: float, t1: float
+) -> Float[Tensor, "*state"]:
+    """Go on to ``t1`` by classical Runge-Kutta where an adaptive method gave up."""
+    return guard.integrate(RK4, y, t0, t1, FINISH_STEPS)

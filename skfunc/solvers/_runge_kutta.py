@@ -1,0 +1,180 @@
+"""One explicit Runge-Kutta step, with one autograd node per stage combination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from skfunc._shapes import Float
+from skfunc.solvers._tableaus import Tableau
+
+Field = Callable[[Tensor, Tensor], Tensor]
+
+# A number, where the host knows the step, else a tensor that broadcasts to the state.
+Scalar = float | Tensor
+
+
+class CountedField:
+    """A field that counts its evaluations and checks the first answer's shape.
+
+    Times that the host knows as numbers become 0-dimensional tensors by a fill, which
+    no device has to wait for.
+    """
+
+    def __init__(self, f: Field, y0: Tensor) -> None:
+        self.f = f
+        self.nfe = 0
+        self._dtype = y0.dtype
+        self._device = y0.device
+        self._last_time: tuple[float, Tensor] | None = None
+
+    def __call__(self, t: Scalar, y: Tensor) -> Tensor:
+        k = self.f(self.time_tensor(t), y)
+        if self.nfe == 0:
+            self._check(k, y)
+        self.nfe += 1
+        return k
+
+    def time_tensor(self, t: Scalar) -> Tensor:
+        """Return ``t`` as the tensor that the field receives."""
+        if isinstance(t, Tensor):
+            return t
+        if self._last_time is None or self._last_time[0] != t:
+            filled = torch.full((), t, dtype=self._dtype, device=self._device)
+            self._last_time = (t, filled)
+        return self._last_time[1]
+
+    def _check(self, k: object, y: Tensor) -> None:
+        if not isinstance(k, Tensor):
+            raise ValueError(
+                f"f(t, y) must return a tensor of shape {tuple(y.shape)}, as y; got "
+                f"{type(k).__name__}."
+            )
+        if k.shape != y.shape or k.dtype != y.dtype:
+            raise ValueError(
+                f"f(t, y) must return dy/dt of the shape and dtype of y, "
+                f"{tuple(y.shape)} {y.dtype}; got {tuple(k.shape)} {k.dtype}."
+            )
+
+
+def _weighted_sum(
+    h: Scalar, coefficients: Sequence[float], y: Tensor, slopes: Sequence[Tensor]
+) -> Tensor:
+    if isinstance(h, Tensor):
+        total = slopes[0] * coefficients[0]
+        for c, k in zip(coefficients[1:], slopes[1:], strict=True):
+            total.add_(k, alpha=c)
+        return torch.addcmul(y, total, h)
+    total = torch.add(y, slopes[0], alpha=h * coefficients[0])
+    for c, k in zip(coefficients[1:], slopes[1:], strict=True):
+        total.add_(k, alpha=h * c)
+    return total
+
+
+class _Combination(torch.autograd.Function):
+    """``y + h sum_i c_i k_i``; linear, so that nothing but ``h`` is kept for later."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Scalar,
+        coefficients: tuple[float, ...],
+        y: Tensor,
+        *slopes: Tensor,
+    ) -> Tensor:
+        ctx.h = h
+        ctx.coefficients = coefficients
+        return _weighted_sum(h, coefficients, y, slopes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        needed = ctx.needs_input_grad[3:]
+        if isinstance(ctx.h, Tensor):
+            scaled, h = gradient * ctx.h, 1.0
+        else:
+            scaled, h = gradient, ctx.h
+        return (
+            None,
+            None,
+            gradient,
+            *(
+                scaled * (h * c) if need else None
+                for c, need in zip(ctx.coefficients, needed, strict=True)
+            ),
+        )
+
+
+def combine(
+    y: Float[Tensor, "*state"],
+    h: Scalar,
+    coefficients: Sequence[float],
+    slopes: Sequence[Tensor],
+) -> Float[Tensor, "*state"]:
+    """Return ``y + h sum_i c_i k_i``, leaving out the zero coefficients.
+
+    The step ``h`` is a constant to autograd, be it a number or a tensor.
+    """
+    used = [(c, k) for c, k in zip(coefficients, slopes, strict=False) if c != 0.0]
+    cs = tuple(c for c, _ in used)
+    ks = [k for _, k in used]
+    if torch.is_grad_enabled() and (
+        y.requires_grad or any(k.requires_grad for k in ks)
+    ):
+        if len(ks) == 1 and not isinstance(h, Tensor):
+            return torch.add(y, ks[0], alpha=h * cs[0])
+        return _Combination.apply(h, cs, y, *ks)
+    return _weighted_sum(h, cs, y, ks)
+
+
+class Step(NamedTuple):
+    """A step's new state, and the slopes of its stages."""
+
+    y: Tensor
+    slopes: list[Tensor]
+
+
+def runge_kutta_step(
+    field: CountedField,
+    tableau: Tableau,
+    t: Scalar,
+    h: Scalar,
+    y: Float[Tensor, "*state"],
+    first_slope: Float[Tensor, "*state"] | None = None,
+    step: Scalar | None = None,
+) -> Step:
+    """Take one step of size ``h`` from ``(t, y)``.
+
+    Parameters
+    ----------
+    field : CountedField
+        The right-hand side.
+    tableau : Tableau
+        The method.
+    t, h : float or Tensor
+        Time and step, which place the stages in time.
+    y : Tensor
+        State at ``t``.
+    first_slope : Tensor or None
+        ``f(t, y)`` where it is known already.
+    step : float, Tensor or None
+        Step by which the states move, where it is not ``h``: zero for rows that are
+        held where they are.
+
+    Returns
+    -------
+    Step
+        The state at ``t + h`` and all slopes.
+    """
+    move = h if step is None else step
+    slopes = [field(t, y) if first_slope is None else first_slope]
+    stage = y
+    for c, a in zip(tableau.c[1:], tableau.a[1:], strict=True):
+        stage = combine(y, move, a, slopes)
+        slopes.append(field(t + c * h, stage))
+    if tableau.first_same_as_last:
+        return Step(stage, slopes)
+    return Step(combine(y, move, tableau.b, slopes), slopes)
