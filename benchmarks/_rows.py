@@ -1,0 +1,103 @@
+"""The file of rows: appended to at once, one row per cell, the last one counts."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+KEY = ("task", "dataset", "split", "model", "label", "max_train")
+FIGURES = (
+    "n_train",
+    "n_test",
+    "n_features",
+    "rmse",
+    "nll",
+    "nll_gauss",
+    "crps",
+    "cov90",
+    "accuracy",
+    "log_loss",
+    "ece",
+    "fit_s",
+    "cpu_s",
+)
+COLUMNS = (*KEY, "status", *FIGURES, "versions")
+
+
+class RowFile:
+    """Rows in a csv file that several runs may append to at the same time.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; made with its folder at the first row.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def append(self, row: dict) -> None:
+        """Write one row to disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked("a") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({name: _text(row.get(name, "")) for name in COLUMNS})
+
+    def read(self) -> list[dict]:
+        """Return the latest row of every cell, figures as numbers."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            latest = {row_key(row): row for row in csv.DictReader(file)}
+        return [
+            {name: _value(name, text) for name, text in row.items()}
+            for row in latest.values()
+        ]
+
+    def done(self) -> set[tuple]:
+        """Keys of the cells that have a row, failures included."""
+        return {row_key(row) for row in self.read()}
+
+    def compact(self) -> None:
+        """Drop the rows that a later one replaced."""
+        if not self.path.exists():
+            return
+        with self._locked("r+") as file:
+            latest: dict[tuple, dict] = {}
+            for row in csv.DictReader(file):
+                latest[row_key(row)] = row
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(latest.values())
+            file.seek(0)
+            file.truncate()
+            file.write(text.getvalue())
+
+    @contextmanager
+    def _locked(self, mode):
+        with open(self.path, mode, newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if mode == "a":
+                file.seek(0, io.SEEK_END)
+            yield file
+
+
+def row_key(row: dict) -> tuple:
+    """Return what identifies the cell of a row, as text."""
+    return tuple(str(row[name]) for name in KEY)
+
+
+def _text(value) -> str:
+    return format(value, ".6g") if isinstance(value, float) else str(value)
+
+
+def _value(name: str, text: str):
+    if name not in FIGURES:
+        return text
+    return float(text) if text else float("nan")
