@@ -124,7 +124,7 @@ class ODENet(nn.Module):
         return odeint(
             self.field,
             h,
-            torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device),
+            (0.0, 1.0),
             method=solver.method,
             rtol=solver.rtol,
             atol=solver.atol,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +16,16 @@ from skfunc.solvers._controller import (
     first_step,
     step_factor,
 )
-from skfunc.solvers._fixed import GuardedGrid, finish
+from skfunc.solvers._fixed import GuardedGrid
 from skfunc.solvers._report import Status
-from skfunc.solvers._runge_kutta import CountedField, runge_kutta_step
+from skfunc.solvers._runge_kutta import (
+    CountedField,
+    Step,
+    StepObserver,
+    Taken,
+    runge_kutta_step,
+)
 from skfunc.solvers._tableaus import Tableau
-
-# Called after an accepted step with its time, its size and the new state.
-StepObserver = Callable[[float, float, Tensor], None]
-
 
 @dataclass
 class Tally:
@@ -74,12 +75,15 @@ class SharedStepIntegrator:
     def integrate(
         self,
         y: Float[Tensor, "*state"],
+        slope: Float[Tensor, "*state"] | None,
         times: list[float],
         on_step: StepObserver | None = None,
     ) -> list[Tensor]:
-        """Return the states at ``times``; steps land on each of them."""
+        """Return the states at ``times``; steps land on each of them.
+
+        The first ``slope`` is ``f(times[0], y)``.
+        """
         states = [y]
-        slope: Tensor | None = None
         for t0, t1 in zip(times, times[1:], strict=False):
             y, slope = self._interval(y, t0, t1, slope, on_step)
             states.append(y)
@@ -95,24 +99,16 @@ class SharedStepIntegrator:
     ) -> tuple[Tensor, Tensor | None]:
         tally, tableau, field = self.tally, self.tableau, self.field
         if tally.status != "success":
-            return self._finish(y, t, t_end), None
-        ulp = torch.finfo(y.dtype).eps * max(abs(t), abs(t_end))
+            return self._finish(y, t, t_end, on_step), None
+        smallest = UNDERFLOW_ULPS * torch.finfo(y.dtype).eps * max(abs(t), abs(t_end))
         if slope is None:
             slope = field(t, y)
         just_rejected = False
         while True:
-            h = self._clip(t, t_end, y, slope)
-            step = runge_kutta_step(field, tableau, t, h, y, slope)
-            with torch.no_grad():
-                ratio_tensor = error_ratio(
-                    self.tolerance, tableau, h, y, step.y, step.slopes
-                )
-                if isinstance(h, Tensor):
-                    ratio, h = torch.stack((ratio_tensor, h)).tolist()
-                    self._h = h
-                else:
-                    ratio = ratio_tensor.item()
-            landed = abs(t_end - t - h) <= UNDERFLOW_ULPS * ulp
+            tried = self._clip(t, t_end, y, slope)
+            taken = runge_kutta_step(field, Step(tableau, t, tried), y, slope)
+            h, ratio = self._read(tried, y, taken)
+            landed = abs(t_end - t - h) <= smallest
             factor = step_factor(ratio, just_rejected)
             just_rejected = not ratio <= 1.0
             if just_rejected:
@@ -120,23 +116,38 @@ class SharedStepIntegrator:
                 self._h = h * factor
             else:
                 tally.n_steps += 1
-                # A step cut short to land says little about how large one may be.
-                assert self._h is not None
-                self._h = math.copysign(max(abs(h * factor), abs(self._h)), h)
-                if not landed or factor < 1.0:
-                    self._h = h * factor
-                t_new = t_end if landed else t + h
-                y, slope = step.y, step.slopes[-1]
+                self._h = self._grown(h, factor)
+                step = Step(tableau, t, h)
+                t = t_end if landed else t + h
+                y, slope = taken.y, taken.slopes[-1]
                 if on_step is not None:
-                    on_step(t, t_new - t, y)
-                t = t_new
+                    on_step(step, y)
                 if landed:
                     return y, slope
             if (
-                abs(self._h) <= UNDERFLOW_ULPS * ulp
+                abs(self._h) <= smallest
                 or field.nfe + tableau.n_stages - 1 > self.max_nfe
             ):
-                return self._finish(y, t, t_end), None
+                return self._finish(y, t, t_end, on_step), None
+
+    def _read(self, h: float | Tensor, y: Tensor, taken: Taken) -> tuple[float, float]:
+        """Return step and error ratio as numbers, by one read from the device."""
+        with torch.no_grad():
+            ratio = error_ratio(
+                self.tolerance, self.tableau, h, y, taken.y, taken.slopes
+            )
+            if not isinstance(h, Tensor):
+                return h, ratio.item()
+            self._h, ratio_read = torch.stack((h, ratio)).tolist()
+            return self._h, ratio_read
+
+    def _grown(self, h: float, factor: float) -> float:
+        """Return the next step after one of ``h`` was accepted."""
+        # A step cut short to land says little about how large the next may be.
+        cut_short = self._h is not None and abs(h) < abs(self._h)
+        if cut_short and factor >= 1.0:
+            return math.copysign(max(abs(h * factor), abs(self._h)), h)
+        return h * factor
 
     def _clip(self, t: float, t_end: float, y: Tensor, slope: Tensor) -> float | Tensor:
         remaining = t_end - t
@@ -148,9 +159,11 @@ class SharedStepIntegrator:
         # Two even steps rather than one and a sliver.
         return remaining / 2 if 2 * abs(self._h) > abs(remaining) else self._h
 
-    def _finish(self, y: Tensor, t: float, t_end: float) -> Tensor:
+    def _finish(
+        self, y: Tensor, t: float, t_end: float, on_step: StepObserver | None
+    ) -> Tensor:
         self.tally.status = "capped"
-        y = finish(self._guard, y, t, t_end)
+        y = self._guard.finish(y, t, t_end, on_step)
         if self._guard.diverged:
             self.tally.status = "diverged"
         return y

@@ -28,12 +28,15 @@ UNDERFLOW_ULPS = 4.0
 class Tolerance(NamedTuple):
     """Tolerances, and the number of leading axes that index rows with own steps.
 
-    With ``row_ndim=0`` the norm is taken over the whole state.
+    With ``row_ndim=0`` the norm is taken over the whole state; with ``blocks`` it is
+    the largest of the norms of ``state[0], state[1], ...``, so that a small block is
+    not lost among the entries of a large one.
     """
 
     rtol: float
     atol: float
     row_ndim: int = 0
+    blocks: bool = False
 
     def scale(self, *states: Tensor) -> Tensor:
         """Return ``atol + rtol max |y|`` over the given states."""
@@ -44,6 +47,8 @@ class Tolerance(NamedTuple):
 
     def norm(self, x: Float[Tensor, "*state"]) -> Float[Tensor, "*rows"]:
         """Root mean square over all but the row axes, which it keeps as size one."""
+        if self.blocks:
+            return torch.stack([Tolerance(0, 0).norm(block) for block in x]).amax()
         axes = tuple(range(self.row_ndim, x.ndim))
         if not axes:
             return x.abs()
@@ -66,7 +71,7 @@ def error_ratio(
     for e, k in used[1:]:
         error.add_(k, alpha=e)
     error.div_(tolerance.scale(y0, y1))
-    return tolerance.norm(error) * abs(h)
+    return (tolerance.norm(error) * h).abs()
 
 
 def step_factor(ratio: float, just_rejected: bool) -> float:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from skfunc._shapes import Bool, Float
-from skfunc.solvers._runge_kutta import CountedField, runge_kutta_step
+from skfunc.solvers._runge_kutta import (
+    CountedField,
+    Scalar,
+    Step,
+    StepObserver,
+    runge_kutta_step,
+)
 from skfunc.solvers._tableaus import RK4, Tableau
 
 # Steps between two times when the caller names no number.
@@ -19,25 +25,36 @@ DEFAULT_STEPS = 20
 FINISH_STEPS = 50
 
 
-def grid(t0: float, t1: float, n_steps: int) -> Iterator[tuple[float, float]]:
-    """Yield time and size of ``n_steps`` equal steps from ``t0`` to ``t1``."""
+def steps_on_grid(
+    tableau: Tableau, t0: Scalar, t1: float, n_steps: int
+) -> Iterator[Step]:
+    """Yield ``n_steps`` equal steps from ``t0`` to ``t1``."""
     h = (t1 - t0) / n_steps
     for i in range(n_steps):
-        yield t0 + i * h, h
+        yield Step(tableau, t0 + i * h, h)
 
 
 def integrate_fixed(
     field: CountedField,
     tableau: Tableau,
     y: Float[Tensor, "*state"],
+    slope: Float[Tensor, "*state"],
     times: list[float],
     n_steps: int,
+    on_step: StepObserver | None = None,
 ) -> list[Tensor]:
-    """Return the states at ``times``, ``n_steps`` equal steps between neighbours."""
+    """Return the states at ``times``, ``n_steps`` equal steps between neighbours.
+
+    The first ``slope`` is ``f(times[0], y)``.
+    """
     states = [y]
+    first_slope: Tensor | None = slope
     for t0, t1 in zip(times, times[1:], strict=False):
-        for t, h in grid(t0, t1, n_steps):
-            y = runge_kutta_step(field, tableau, t, h, y).y
+        for step in steps_on_grid(tableau, t0, t1, n_steps):
+            y = runge_kutta_step(field, step, y, first_slope).y
+            first_slope = None
+            if on_step is not None:
+                on_step(step, y)
         states.append(y)
     return states
 
@@ -73,38 +90,43 @@ class GuardedGrid:
         self,
         tableau: Tableau,
         y: Float[Tensor, "*state"],
-        t0: float,
+        t0: Scalar,
         t1: float,
         n_steps: int,
-        on_step: Callable[[Tensor], None] | None = None,
+        slope: Float[Tensor, "*state"] | None = None,
+        on_step: StepObserver | None = None,
     ) -> Float[Tensor, "*state"]:
         """Return the state at ``t1``; rows that leave the finite range are held."""
-        for t, h in grid(t0, t1, n_steps):
-            y = self._step(tableau, t, h, y)
+        for step in steps_on_grid(tableau, t0, t1, n_steps):
+            y, step = self._step(step, y, slope)
+            slope = None
             if on_step is not None:
-                on_step(y)
+                on_step(step, y)
         return y
 
-    def _step(self, tableau: Tableau, t: float, h: float, y: Tensor) -> Tensor:
+    def finish(
+        self,
+        y: Float[Tensor, "*state"],
+        t0: Scalar,
+        t1: float,
+        on_step: StepObserver | None = None,
+    ) -> Float[Tensor, "*state"]:
+        """Go on to ``t1`` by classical Runge-Kutta where an adaptive method gave up."""
+        return self.integrate(RK4, y, t0, t1, FINISH_STEPS, on_step=on_step)
+
+    def _step(self, step: Step, y: Tensor, slope: Tensor | None) -> tuple[Tensor, Step]:
         with torch.no_grad():
-            trial = runge_kutta_step(self.field, tableau, t, h, y).y
+            trial = runge_kutta_step(self.field, step, y, slope).y
             finite = finite_rows(trial, self.row_ndim)
             self.alive = finite if self.alive is None else self.alive & finite
+            step = step._replace(move=step.h * self.alive.to(y.dtype))
         if not torch.is_grad_enabled():
-            return torch.where(self.alive, trial, y)
+            return torch.where(self.alive, trial, y), step
         # Zero steps, not a mask, hold a row here: a mask would send a zero gradient
         # through values that are not finite, and zero times infinity is NaN.
-        step = h * self.alive.to(y.dtype)
-        return runge_kutta_step(self.field, tableau, t, h, y, step=step).y
+        return runge_kutta_step(self.field, step, y, slope).y, step
 
     @property
     def diverged(self) -> bool:
         """Whether any row has been held; asks the device."""
         return self.alive is not None and not bool(self.alive.all().item())
-
-
-def finish(
-    guard: GuardedGrid, y: Float[Tensor, "*state"], t0: float, t1: float
-) -> Float[Tensor, "*state"]:
-    """Go on to ``t1`` by classical Runge-Kutta where an adaptive method gave up."""
-    return guard.integrate(RK4, y, t0, t1, FINISH_STEPS)

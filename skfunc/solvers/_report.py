@@ -111,5 +111,5 @@ class SolverReport:
 class Solution(NamedTuple):
     """States at the asked times, shape ``(len(t), *y0.shape)``, and the report."""
 
-    y: Float[Tensor, "times *state"]
+    y: Float[Tensor, "times ..."]
     report: SolverReport

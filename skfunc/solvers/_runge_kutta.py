@@ -131,6 +131,26 @@ def combine(
 
 
 class Step(NamedTuple):
+    """A step to take, or one that was taken.
+
+    ``t`` and ``h`` place the stages in time; a number each where all rows share them.
+    The state moves by ``move`` where that is not ``h``: zero for rows that are held
+    where they are. ``rows`` lists the entries along the last row axis that the step
+    concerns, all when None.
+    """
+
+    tableau: Tableau
+    t: Scalar
+    h: Scalar
+    move: Tensor | None = None
+    rows: Tensor | None = None
+
+
+# Called after an accepted step with the step and the new state.
+StepObserver = Callable[[Step, Tensor], None]
+
+
+class Taken(NamedTuple):
     """A step's new state, and the slopes of its stages."""
 
     y: Tensor
@@ -139,42 +159,68 @@ class Step(NamedTuple):
 
 def runge_kutta_step(
     field: CountedField,
-    tableau: Tableau,
-    t: Scalar,
-    h: Scalar,
+    step: Step,
     y: Float[Tensor, "*state"],
     first_slope: Float[Tensor, "*state"] | None = None,
-    step: Scalar | None = None,
-) -> Step:
-    """Take one step of size ``h`` from ``(t, y)``.
+    last_slope: bool = True,
+) -> Taken:
+    """Take one step from the state ``y``, on all rows.
 
     Parameters
     ----------
     field : CountedField
         The right-hand side.
-    tableau : Tableau
-        The method.
-    t, h : float or Tensor
-        Time and step, which place the stages in time.
+    step : Step
+        Method, time and size; ``step.rows`` is the caller's business.
     y : Tensor
-        State at ``t``.
+        State at ``step.t``.
     first_slope : Tensor or None
         ``f(t, y)`` where it is known already.
-    step : float, Tensor or None
-        Step by which the states move, where it is not ``h``: zero for rows that are
-        held where they are.
+    last_slope : bool
+        Whether to evaluate the slope at the new state when the method has it for the
+        next step and the error estimate only.
 
     Returns
     -------
-    Step
-        The state at ``t + h`` and all slopes.
+    Taken
+        The state at ``t + h`` and the slopes.
     """
-    move = h if step is None else step
+    tableau, t, h = step.tableau, step.t, step.h
+    move = h if step.move is None else step.move
     slopes = [field(t, y) if first_slope is None else first_slope]
     stage = y
-    for c, a in zip(tableau.c[1:], tableau.a[1:], strict=True):
-        stage = combine(y, move, a, slopes)
-        slopes.append(field(t + c * h, stage))
+    for i in range(1, tableau.n_stages):
+        stage = combine(y, move, tableau.a[i], slopes)
+        is_new_state = tableau.first_same_as_last and i == tableau.n_stages - 1
+        if not is_new_state or last_slope:
+            slopes.append(field(t + tableau.c[i] * h, stage))
     if tableau.first_same_as_last:
-        return Step(stage, slopes)
-    return Step(combine(y, move, tableau.b, slopes), slopes)
+        return Taken(stage, slopes)
+    return Taken(combine(y, move, tableau.b, slopes), slopes)
+
+
+def retake_step(
+    field: CountedField,
+    step: Step,
+    y: Float[Tensor, "*state"],
+    slope: Float[Tensor, "*state"] | None,
+    row_axis: int,
+    last_slope: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Take a recorded step again; return the new state and its slope where known.
+
+    Steps that concern a part of the rows leave the others, and their slopes, alone.
+    """
+    first_same_as_last = step.tableau.first_same_as_last
+    if step.rows is None:
+        taken = runge_kutta_step(field, step, y, slope, last_slope)
+        new_slope = taken.slopes[-1] if first_same_as_last and last_slope else None
+        return taken.y, new_slope
+    part = None if slope is None else slope.index_select(row_axis, step.rows)
+    taken = runge_kutta_step(
+        field, step, y.index_select(row_axis, step.rows), part, last_slope
+    )
+    y = y.index_copy(row_axis, step.rows, taken.y)
+    if slope is None or not first_same_as_last or not last_slope:
+        return y, None
+    return y, slope.index_copy(row_axis, step.rows, taken.slopes[-1])

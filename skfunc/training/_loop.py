@@ -364,6 +364,7 @@ def train(
     options: TrainingOptions,
     held_out_weights: Float[Tensor, "members rows"] | None = None,
     groups: np.ndarray | None = None,
+    on_epoch_begin: Callable[[], None] | None = None,
     on_epoch: Callable[[TrainingResult], bool] | None = None,
 ) -> TrainingResult:
     """Train a stack of members in one pass.
@@ -391,6 +392,8 @@ def train(
     groups : ndarray of int of shape (members,), optional
         Members of a group share the judgement: the pooled held-out loss. Default: each
         its own.
+    on_epoch_begin : callable, optional
+        Called before every epoch.
     on_epoch : callable, optional
         Called after every epoch with the result so far; True ends the training.
 
@@ -409,6 +412,8 @@ def train(
     )
     try:
         while trainer.n_iter < options.max_iter and len(trainer.active):
+            if on_epoch_begin is not None:
+                on_epoch_begin()
             try:
                 losses = trainer.run_epoch()
             except torch.OutOfMemoryError as error:

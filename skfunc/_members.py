@@ -1,0 +1,394 @@
+"""Estimators that train a stack of networks: data in, members trained, state kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
+
+from skfunc._shapes import Float
+from skfunc._validation import (
+    check_integer,
+    check_option,
+    check_real,
+)
+from skfunc.base import FunctionEstimator
+from skfunc.training import (
+    MemberStack,
+    TrainingOptions,
+    TrainingResult,
+    member_seeds,
+    resolve_device,
+    row_folds,
+    thread_limits,
+    train,
+)
+
+# "auto" trains on all rows at once up to this many, in float64: then an integer weight
+# means the same as copies of the row, to rounding.
+FULL_BATCH_ROWS = 128
+# Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
+FEWEST_ROWS_TO_SPLIT = 20
+# Numbers in one chunk's input and state at predict time.
+_PREDICT_NUMBERS = 4_000_000
+# Predictions smaller than this many numbers run on one thread.
+_SMALL_PREDICTION = 1e5
+# Steepest gradient of a member, against rare rows with tiny predicted noise.
+_MAX_GRADIENT_NORM = 5.0
+# Work of a training step (rows x members x parameters) that is worth more threads.
+_SMALL_STEP = 2e8
+
+
+def weighted_moments(
+    values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weighted means and standard deviations of columns.
+
+    A constant column has scale 1; magnitudes from 1e-150 to 1e200 are safe.
+    """
+    # Dividing by the largest magnitude first keeps the squares finite.
+    largest = np.abs(values).max(axis=0)
+    largest = np.where(largest > 0, largest, 1.0)
+    unit = values / largest
+    mean = np.average(unit, axis=0, weights=weights)
+    spread = np.sqrt(np.average((unit - mean) ** 2, axis=0, weights=weights))
+    # Below the rounding of the mean, a spread is none.
+    varies = spread > 10 * np.finfo(np.float64).eps * np.abs(mean)
+    scale = np.where(varies, spread * largest, 1.0)
+    return mean * largest, np.where(scale > 0, scale, 1.0)
+
+
+class _EpochWatch:
+    """Tell scikit-learn's callbacks, and a verbose user, of every epoch."""
+
+    def __init__(
+        self,
+        estimator: MemberNetworkEstimator,
+        fixed: dict[str, Any],
+        fit_data: tuple[ArrayLike, ArrayLike],
+    ) -> None:
+        self.estimator, self.fixed = estimator, fixed
+        self.X, self.y = fit_data
+        self.watched = bool(getattr(estimator, "_skl_callbacks", None))
+        self.context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self.context.call_on_fit_task_begin(estimator=estimator, X=self.X, y=self.y)
+        self.epoch: Any = None
+
+    def begin(self) -> None:
+        """Announce an epoch."""
+        if self.watched:
+            self.epoch = self.context.subcontext(task_name="epoch")
+            self.epoch.call_on_fit_task_begin(
+                estimator=self.estimator, X=self.X, y=self.y
+            )
+
+    def end(self, result: TrainingResult) -> bool:
+        """Report an epoch; return whether a callback asks to stop."""
+        if self.estimator.verbose:
+            line = f"epoch {result.n_iter}: loss {np.nanmean(result.losses[-1]):.5f}"
+            if result.validation_losses:
+                line += f", held out {np.nanmean(result.validation_losses[-1]):.5f}"
+            print(line)
+        if not self.watched:
+            return False
+        return self.epoch.call_on_fit_task_end(
+            estimator=self.estimator,
+            X=self.X,
+            y=self.y,
+            reconstruction_attributes=lambda: self._attributes(result),
+        )
+
+    def _attributes(self, result: TrainingResult) -> dict[str, Any]:
+        attributes = self.estimator._training_attributes(result)
+        attributes["parameters_"] = attributes["parameters_"].copy()
+        return self.fixed | attributes | {"_runtime": _Runtime()}
+
+    def close(self) -> None:
+        """Announce the end of the fit."""
+        self.context.call_on_fit_task_end(
+            estimator=self.estimator,
+            X=self.X,
+            y=self.y,
+            reconstruction_attributes=dict,
+        )
+
+
+class _Runtime:
+    """What is rebuilt on demand and never stored: the module, the last solver report."""
+
+    def __init__(self) -> None:
+        self.stack: MemberStack | None = None
+        self.report: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Runtime)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class MemberNetworkEstimator(FunctionEstimator):
+    """Base of estimators whose members are networks of one shape, trained in one pass.
+
+    A subclass implements `_build_module`, `_row_loss` and `_calibrate`, and calls
+    `_fit_members` from its fit.
+    """
+
+    _runtime: _Runtime
+
+    def _build_module(self, n_features: int, n_outputs: int) -> nn.Module:
+        raise NotImplementedError
+
+    def _draw(self, module: nn.Module, generator: torch.Generator) -> None:
+        raise NotImplementedError
+
+    def _row_loss(
+        self, module: nn.Module, batch: Sequence[Tensor]
+    ) -> Float[Tensor, "members rows"]:
+        raise NotImplementedError
+
+    def _network_outputs(
+        self, module: nn.Module, rows: Tensor, **options: Any
+    ) -> tuple[Float[Tensor, "members rows outputs"], Any]:
+        raise NotImplementedError
+
+    def _calibrate(
+        self,
+        outputs: NDArray[np.float64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+    ) -> dict[str, Any]:
+        """Return calibration attributes from held-out outputs (pairs, outputs)."""
+        raise NotImplementedError
+
+    def _check_training_parameters(self) -> None:
+        check_integer("n_members", self.n_members)
+        check_integer("max_iter", self.max_iter)
+        check_integer("n_iter_no_change", self.n_iter_no_change)
+        check_real("learning_rate_init", self.learning_rate_init, 0, inclusive=False)
+        check_real("alpha", self.alpha, 0)
+        check_real("tol", self.tol, 0)
+        check_real("validation_fraction", self.validation_fraction, 0, 1, inclusive=False)
+        check_option("early_stopping", self.early_stopping, ("auto", True, False))
+        if self.batch_size != "auto":
+            check_integer("batch_size", self.batch_size)
+        resolve_device(self.device)
+
+    def _batch_size(self, n_rows: int) -> int:
+        if self.batch_size != "auto":
+            return min(int(self.batch_size), n_rows)
+        if n_rows <= FULL_BATCH_ROWS:
+            return FULL_BATCH_ROWS
+        return int(np.clip(n_rows // 16, 64, 1024))
+
+    def _member_weights(
+        self,
+        X: NDArray[np.float64],
+        labels: NDArray[np.intp] | None,
+        weights: NDArray[np.float64],
+        random_state: np.random.RandomState,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return training and held-out weights of each member, (members, rows)."""
+        everything = np.tile(weights, (self.n_members, 1))
+        n_distinct = len(np.unique(X, axis=0))
+        if self.early_stopping is False or (
+            self.early_stopping == "auto" and n_distinct < FEWEST_ROWS_TO_SPLIT
+        ):
+            return everything, None
+        n_folds = max(2, round(1.0 / self.validation_fraction))
+        n_folds = min(n_folds, n_distinct)
+        if n_folds < 2:
+            return everything, None
+        fold = row_folds(X, n_folds, random_state, labels)
+        held = fold[None, :] == (np.arange(self.n_members) % n_folds)[:, None]
+        # A class or row set that a member would not see at all stays with it.
+        empty = ~(everything * ~held).any(axis=1)
+        held[empty] = False
+        return everything * ~held, everything * held
+
+    def _fit_members(
+        self,
+        X: NDArray[np.float64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+        n_outputs: int,
+        fixed: dict[str, Any],
+        fit_data: tuple[ArrayLike, ArrayLike],
+        labels: NDArray[np.intp] | None = None,
+    ) -> None:
+        """Train on checked rows of positive weight; set the fitted attributes.
+
+        Parameters
+        ----------
+        X : ndarray of shape (rows, features)
+            Standardized rows.
+        targets : ndarray of shape (rows, targets) or (rows,)
+            Standardized targets, or class positions.
+        weights : ndarray of shape (rows,)
+            Positive weights.
+        n_outputs : int
+            Width of the network's output.
+        fixed : dict
+            Attributes that are known before training (scales, classes).
+        fit_data : tuple
+            X and y as the user gave them, for callbacks.
+        labels : ndarray of shape (rows,), optional
+            Classes that the held-out parts are stratified by.
+        """
+        random_state = check_random_state(self.random_state)
+        device = resolve_device(self.device)
+        batch_size = self._batch_size(len(X))
+        small = len(X) <= FULL_BATCH_ROWS
+        dtype = torch.float64 if small and device.type == "cpu" else torch.float32
+        stack = MemberStack(
+            lambda: self._build_module(X.shape[1], n_outputs), self._draw
+        )
+        fold_state = np.random.RandomState(random_state.randint(2**31 - 1))
+        seeds = member_seeds(random_state, self.n_members)
+        member_weights, held_out = self._member_weights(X, labels, weights, fold_state)
+        flat = self._initial_parameters(stack, seeds)
+
+        def tensor(values: NDArray[Any] | None) -> Any:
+            if values is None:
+                return None
+            kind = torch.long if values.dtype.kind in "iu" else dtype
+            return torch.as_tensor(values, dtype=kind, device=device)
+
+        options = TrainingOptions(
+            learning_rate=np.full(self.n_members, float(self.learning_rate_init)),
+            alpha=np.full(self.n_members, float(self.alpha)),
+            max_iter=self.max_iter,
+            batch_size=batch_size,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            max_gradient_norm=_MAX_GRADIENT_NORM,
+            cuda_graph=getattr(self, "cuda_graph", False),
+        )
+        watch = _EpochWatch(self, fixed, fit_data)
+        step = min(batch_size, len(X)) * self.n_members * stack.n_parameters
+        with thread_limits(small=step < _SMALL_STEP):
+            result = train(
+                stack,
+                tensor(flat),
+                self._row_loss,
+                [tensor(X), tensor(targets)],
+                tensor(member_weights),
+                seeds=seeds,
+                options=options,
+                held_out_weights=tensor(held_out),
+                on_epoch_begin=watch.begin,
+                on_epoch=watch.end,
+            )
+            self._set_fitted(fixed | self._training_attributes(result))
+            if held_out is not None:
+                outputs, rows, pair_weights = self._held_out_outputs(X, held_out)
+                calibration = self._calibrate(outputs, targets[rows], pair_weights)
+                self._set_fitted(calibration)
+        watch.close()
+        if result.interrupted:
+            raise KeyboardInterrupt
+
+    def _initial_parameters(
+        self, stack: MemberStack, seeds: Sequence[int]
+    ) -> NDArray[np.float64]:
+        previous = getattr(self, "parameters_", None) if self.warm_start else None
+        if previous is not None:
+            if previous.shape != (len(seeds), stack.n_parameters):
+                raise ValueError(
+                    "warm_start=True needs the network of the previous fit: it had "
+                    f"{previous.shape[0]} members of {previous.shape[1]} parameters, "
+                    f"this one has {len(seeds)} of {stack.n_parameters}"
+                )
+            return np.asarray(previous, dtype=np.float64)
+        return stack.initial(seeds).numpy()
+
+    def _training_attributes(self, result: TrainingResult) -> dict[str, Any]:
+        flat = result.flat.detach().cpu()
+        return {
+            "parameters_": flat.numpy(),
+            "n_iter_": result.n_iter,
+            "best_iter_": np.asarray(result.best_epochs),
+            "loss_curve_": [float(np.nanmean(row)) for row in result.losses],
+            "validation_scores_": [
+                -float(np.nanmean(row)) for row in result.validation_losses
+            ]
+            or None,
+            "n_retries_": np.asarray(result.n_retries),
+        }
+    def _set_fitted(self, attributes: dict[str, Any]) -> None:
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        self._runtime = _Runtime()
+
+    def _bound_module(self, members: slice = slice(None)) -> nn.Module:
+        """Return the module with the fitted parameters, in float64."""
+        if self._runtime.stack is None:
+            self._runtime.stack = MemberStack(
+                lambda: self._build_module(self.n_features_in_, self._n_outputs())
+            )
+        flat = torch.as_tensor(self.parameters_[members], dtype=torch.float64)
+        return self._runtime.stack.bind(flat)
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError
+
+    def _numbers_per_row(self) -> int:
+        """Return about how many numbers a row takes while it is computed."""
+        raise NotImplementedError
+
+    def _record_reports(self, reports: list[tuple[int, Any]]) -> None:
+        """Keep the solver's reports of the chunks of one prediction."""
+        raise NotImplementedError
+
+    def _member_outputs(
+        self, X: NDArray[np.float64], **options: Any
+    ) -> NDArray[np.float64]:
+        """Return every member's outputs for standardized rows, (members, rows, out)."""
+        module = self._bound_module()
+        members = len(self.parameters_)
+        numbers = max(X.shape[1], self._numbers_per_row())
+        step = max(1, _PREDICT_NUMBERS // (members * numbers))
+        outputs, reports = [], []
+        with torch.no_grad(), thread_limits(small=len(X) * members * numbers < _SMALL_PREDICTION):
+            for start in range(0, max(len(X), 1), step):
+                rows = torch.as_tensor(X[start : start + step])
+                rows = rows.unsqueeze(0).expand(members, *rows.shape)
+                output, report = self._network_outputs(module, rows, **options)
+                outputs.append(output.numpy())
+                reports.append((len(rows[0]), report))
+        self._record_reports(reports)
+        return np.concatenate(outputs, axis=1)
+
+    def _held_out_outputs(
+        self, X: NDArray[np.float64], held_out: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+        """Return each member's outputs at the rows that it never saw.
+
+        Returns
+        -------
+        outputs : ndarray of shape (pairs, outputs)
+            One pair per member and held-out row.
+        rows : ndarray of shape (pairs,)
+            The row of each pair.
+        weights : ndarray of shape (pairs,)
+            Its weight.
+        """
+        outputs = self._member_outputs(X)
+        members, rows = np.nonzero(held_out)
+        return outputs[members, rows], rows, held_out[members, rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is rebuilt on demand."""
+        state = dict(super().__getstate__())
+        state.pop("_runtime", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().__setstate__(state)
+        if hasattr(self, "parameters_"):
+            self._runtime = _Runtime()

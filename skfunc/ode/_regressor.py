@@ -1,0 +1,130 @@
+"""The ODE-Net regressor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.callback import with_callbacks
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import validate_data
+from torch import Tensor, nn
+
+from skfunc._members import weighted_moments
+from skfunc._shapes import Float
+from skfunc._validation import check_weights
+from skfunc.base import FunctionRegressorMixin
+from skfunc.ode._odenet import BaseODENet
+from skfunc.predictive import GaussianMixture
+
+# Log variances of standardized targets stay within this magnitude (std 3e-4 to 3e3).
+_LARGEST_LOG_VARIANCE = 16.0
+
+
+def _log_variance(raw: Any) -> Any:
+    tanh = torch.tanh if isinstance(raw, Tensor) else np.tanh
+    return _LARGEST_LOG_VARIANCE * tanh(raw / _LARGEST_LOG_VARIANCE)
+
+
+class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
+    """ODE-Net."""
+
+    @with_callbacks
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> ODENetRegressor:
+        """Train the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows; a weight of k means the same as k copies.
+
+        Returns
+        -------
+        self : ODENetRegressor
+            The fitted estimator.
+        """
+        rows, targets = validate_data(
+            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
+        )
+        weights = check_weights(sample_weight, rows)
+        self._check_parameters(rows.shape[1])
+        counted = weights > 0
+        rows, weights = rows[counted], weights[counted]
+        targets = np.asarray(targets, dtype=np.float64)[counted]
+        targets = targets.reshape(len(targets), -1)
+        fixed: dict[str, Any] = {}
+        fixed["X_mean_"], fixed["X_scale_"] = weighted_moments(rows, weights)
+        fixed["y_mean_"], fixed["y_scale_"] = weighted_moments(targets, weights)
+        fixed["n_targets_"] = targets.shape[1]
+        fixed["noise_scale_"] = np.ones(targets.shape[1])
+        rows = (rows - fixed["X_mean_"]) / fixed["X_scale_"]
+        targets = (targets - fixed["y_mean_"]) / fixed["y_scale_"]
+        self._fit_members(
+            rows, targets, weights, 2 * targets.shape[1], fixed, (X, y)
+        )
+        return self
+
+    def _n_outputs(self) -> int:
+        return 2 * self.n_targets_
+
+    def _row_loss(
+        self, module: nn.Module, batch: Sequence[Tensor]
+    ) -> Float[Tensor, "members rows"]:
+        """Negative log density of a Gaussian, up to a constant."""
+        rows, targets = batch
+        outputs, _ = module(rows, self._training_solver())
+        mean, raw = outputs.chunk(2, dim=-1)
+        log_variance = _log_variance(raw)
+        residual = (targets - mean) ** 2 * torch.exp(-log_variance)
+        return 0.5 * (log_variance + residual).sum(-1)
+
+    def _calibrate(
+        self,
+        outputs: NDArray[np.float64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+    ) -> dict[str, Any]:
+        """Scale the noise so that held-out standardized residuals have unit variance."""
+        mean, raw = np.split(outputs, 2, axis=-1)
+        squared = (targets - mean) ** 2 * np.exp(-_log_variance(raw))
+        return {"noise_scale_": np.sqrt(np.average(squared, axis=0, weights=weights))}
+
+    def _predictive(self, X: NDArray[np.float64], **options: Any) -> GaussianMixture:
+        outputs = self._member_outputs(self._scaled(X), **options)
+        mean, raw = np.split(outputs, 2, axis=-1)
+        noise = np.exp(0.5 * _log_variance(raw)) * self.noise_scale_
+        return GaussianMixture(
+            self.y_mean_ + self.y_scale_ * mean,
+            self.y_scale_ * noise,
+            squeeze=self.n_targets_ == 1,
+        )
+
+    def predict(
+        self,
+        X: ArrayLike,
+        return_std: bool = False,
+        return_cov: bool = False,
+        *,
+        rtol: float | None = None,
+        n_steps: int | None = None,
+    ) -> Any:
+        """Predict."""
+        return self._predict(X, return_std, return_cov, rtol=rtol, n_steps=n_steps)
+
+    def _scores_at(
+        self, X: ArrayLike, y: ArrayLike, **options: Any
+    ) -> tuple[float, float]:
+        predictive = self._predictive_of(X, **options)
+        targets = np.asarray(y, dtype=np.float64)
+        score = r2_score(targets, predictive.mean())
+        log_prob = predictive.log_prob(targets.reshape(len(targets), -1)).mean()
+        return float(score), float(log_prob)
