@@ -1,6 +1,11 @@
 """Ordinary differential equations on tensors of any shape, in pure torch."""
 
-from skfunc.solvers._odeint import ADAPTIVE_METHODS, FIXED_METHODS, odeint
+from skfunc.solvers._odeint import (
+    ADAPTIVE_METHODS,
+    FIXED_METHODS,
+    check_method,
+    odeint,
+)
 from skfunc.solvers._report import Solution, SolverReport, SolverWarning
 
 __all__ = [
@@ -9,5 +14,6 @@ __all__ = [
     "Solution",
     "SolverReport",
     "SolverWarning",
+    "check_method",
     "odeint",
 ]

@@ -27,6 +27,7 @@ from skfunc.solvers._runge_kutta import (
 )
 from skfunc.solvers._tableaus import Tableau
 
+
 @dataclass
 class Tally:
     """What an adaptive solve counts."""
@@ -72,31 +73,16 @@ class SharedStepIntegrator:
         self._guard = GuardedGrid(field, row_ndim)
         self._h: float | None = None
 
-    def integrate(
+    def interval(
         self,
         y: Float[Tensor, "*state"],
         slope: Float[Tensor, "*state"] | None,
-        times: list[float],
+        t0: float,
+        t1: float,
         on_step: StepObserver | None = None,
-    ) -> list[Tensor]:
-        """Return the states at ``times``; steps land on each of them.
-
-        The first ``slope`` is ``f(times[0], y)``.
-        """
-        states = [y]
-        for t0, t1 in zip(times, times[1:], strict=False):
-            y, slope = self._interval(y, t0, t1, slope, on_step)
-            states.append(y)
-        return states
-
-    def _interval(
-        self,
-        y: Tensor,
-        t: float,
-        t_end: float,
-        slope: Tensor | None,
-        on_step: StepObserver | None,
     ) -> tuple[Tensor, Tensor | None]:
+        """Return state and slope at ``t1``, on which the last step lands."""
+        t, t_end = t0, t1
         tally, tableau, field = self.tally, self.tableau, self.field
         if tally.status != "success":
             return self._finish(y, t, t_end, on_step), None
@@ -144,9 +130,9 @@ class SharedStepIntegrator:
     def _grown(self, h: float, factor: float) -> float:
         """Return the next step after one of ``h`` was accepted."""
         # A step cut short to land says little about how large the next may be.
-        cut_short = self._h is not None and abs(h) < abs(self._h)
-        if cut_short and factor >= 1.0:
-            return math.copysign(max(abs(h * factor), abs(self._h)), h)
+        uncut = h if self._h is None else self._h
+        if abs(h) < abs(uncut) and factor >= 1.0:
+            return math.copysign(max(abs(h * factor), abs(uncut)), h)
         return h * factor
 
     def _clip(self, t: float, t_end: float, y: Tensor, slope: Tensor) -> float | Tensor:

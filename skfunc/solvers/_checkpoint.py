@@ -30,6 +30,8 @@ class StateKeeper:
 
     def __init__(self, y0: Tensor) -> None:
         self.steps: list[Step] = []
+        # Number of steps up to each time after the first.
+        self.arrivals: list[int] = []
         # kept[i] is the state before step i * stride.
         self.kept = [y0]
         self.stride = 1
@@ -42,10 +44,13 @@ class StateKeeper:
                 self.kept = self.kept[::2]
                 self.stride *= 2
 
+    def arrive(self) -> None:
+        """Note that the last step ended at a time that was asked for."""
+        self.arrivals.append(len(self.steps))
 
-# Solves without gradient: takes the observer of steps, returns the states and, for
-# each time, the number of steps up to it.
-Solve = Callable[[StateKeeper], tuple[list[Tensor], list[int]]]
+
+# Solves without gradient, telling the keeper of each step and arrival.
+Solve = Callable[[StateKeeper], list[Tensor]]
 
 
 class _Checkpointed(torch.autograd.Function):
@@ -59,10 +64,10 @@ class _Checkpointed(torch.autograd.Function):
         *params: Tensor,
     ) -> Tensor:
         keeper = StateKeeper(y0.detach())
-        states, arrivals = solve(keeper)
+        states = solve(keeper)
         ctx.field = field
         ctx.row_axis = row_axis
-        ctx.arrivals = arrivals
+        ctx.arrivals = keeper.arrivals
         ctx.steps = keeper.steps
         ctx.stride = keeper.stride
         ctx.params = params
@@ -124,7 +129,8 @@ class _Retrace:
         for i, g in zip(self.wanted, gradients, strict=True):
             total = self.parameter_gradients[i]
             if total is None:
-                self.parameter_gradients[i] = g
+                # A gradient may be a view that several tensors share.
+                self.parameter_gradients[i] = None if g is None else g.clone()
             elif g is not None:
                 total.add_(g)
         return pulled

@@ -34,31 +34,6 @@ def steps_on_grid(
         yield Step(tableau, t0 + i * h, h)
 
 
-def integrate_fixed(
-    field: CountedField,
-    tableau: Tableau,
-    y: Float[Tensor, "*state"],
-    slope: Float[Tensor, "*state"],
-    times: list[float],
-    n_steps: int,
-    on_step: StepObserver | None = None,
-) -> list[Tensor]:
-    """Return the states at ``times``, ``n_steps`` equal steps between neighbours.
-
-    The first ``slope`` is ``f(times[0], y)``.
-    """
-    states = [y]
-    first_slope: Tensor | None = slope
-    for t0, t1 in zip(times, times[1:], strict=False):
-        for step in steps_on_grid(tableau, t0, t1, n_steps):
-            y = runge_kutta_step(field, step, y, first_slope).y
-            first_slope = None
-            if on_step is not None:
-                on_step(step, y)
-        states.append(y)
-    return states
-
-
 def finite_rows(
     y: Float[Tensor, "*state"], row_ndim: int
 ) -> Bool[Tensor, "*broadcastable"]:
@@ -130,3 +105,54 @@ class GuardedGrid:
     def diverged(self) -> bool:
         """Whether any row has been held; asks the device."""
         return self.alive is not None and not bool(self.alive.all().item())
+
+
+class FixedIntegrator:
+    """A method on a fixed grid of ``n_steps`` equal steps between two times.
+
+    Asks nothing of the device, but for :attr:`GuardedGrid.diverged` where there is a
+    guard.
+
+    Parameters
+    ----------
+    field : CountedField
+        The right-hand side.
+    tableau : Tableau
+        The method.
+    n_steps : int
+        Steps between two times.
+    guard : GuardedGrid or None
+        Holds rows at their last finite state; plain arithmetic when None.
+    """
+
+    def __init__(
+        self,
+        field: CountedField,
+        tableau: Tableau,
+        n_steps: int,
+        guard: GuardedGrid | None = None,
+    ) -> None:
+        self.field = field
+        self.tableau = tableau
+        self.n_steps = n_steps
+        self.guard = guard
+
+    def interval(
+        self,
+        y: Float[Tensor, "*state"],
+        slope: Float[Tensor, "*state"] | None,
+        t0: float,
+        t1: float,
+        on_step: StepObserver | None = None,
+    ) -> tuple[Tensor, None]:
+        """Return the state at ``t1``, from ``y`` and its slope at ``t0``."""
+        if self.guard is not None:
+            return self.guard.integrate(
+                self.tableau, y, t0, t1, self.n_steps, slope, on_step
+            ), None
+        for step in steps_on_grid(self.tableau, t0, t1, self.n_steps):
+            y = runge_kutta_step(self.field, step, y, slope).y
+            slope = None
+            if on_step is not None:
+                on_step(step, y)
+        return y, None

@@ -8,7 +8,6 @@ axis is compacted: axes before it may be members of a stack with weights of thei
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from skfunc.solvers._controller import (
     step_factors,
 )
 from skfunc.solvers._fixed import FINISH_STEPS, GuardedGrid
+from skfunc.solvers._report import SolverReport
 from skfunc.solvers._runge_kutta import CountedField, Step, runge_kutta_step
 from skfunc.solvers._tableaus import RK4, Tableau
 
@@ -274,8 +274,21 @@ class PerRowIntegrator:
             )
         return steps
 
-    def mean_nfe(self) -> float:
-        """Evaluations averaged over rows."""
-        assert self.rows is not None
-        total = self.rows.nfe.sum().item()
-        return total / math.prod(self.rows.nfe.shape)
+    def report(self, method: str) -> SolverReport:
+        """Return the counts over rows."""
+        rows = self.rows
+        assert rows is not None
+        nfe = rows.nfe.reshape(rows.nfe.shape[: self.tolerance.row_ndim])
+        largest = [nfe, rows.n_steps, rows.n_rejected, rows.capped, rows.diverged]
+        nfe_max, n_steps, n_rejected, capped, diverged = torch.stack(
+            [count.amax().to(torch.int64) for count in largest]
+        ).tolist()
+        return SolverReport(
+            method=method,
+            nfe=nfe.to(rows.h.dtype).mean().item(),
+            nfe_max=nfe_max,
+            nfe_per_row=nfe.cpu(),
+            n_steps=n_steps,
+            n_rejected=n_rejected,
+            status="diverged" if diverged else "capped" if capped else "success",
+        )
