@@ -69,19 +69,26 @@ def import_class(path: str):
         raise ImportError(f"{module} has no {name}") from error
 
 
-def available(task: str, names: list[str] | None = None) -> list[str]:
-    """Names of a task's models that can be imported, with a notice for the others.
-
-    Raises ValueError for a name that no task knows.
-    """
-    known = [*SKFUNC[task], *peers(task)]
-    every_task = {n for t in SKFUNC for n in (*SKFUNC[t], *peers(t))}
-    unknown = set(names or ()) - every_task
+def expand(names: list[str]) -> list[str]:
+    """Spell out the groups ``skfunc`` and ``peers``; ValueError for an unknown name."""
+    groups = {
+        "skfunc": [name for task in SKFUNC for name in SKFUNC[task]],
+        "peers": [name for task in SKFUNC for name in peers(task)],
+    }
+    known = {name for group in groups.values() for name in group}
+    spelled = [member for name in names for member in groups.get(name, [name])]
+    unknown = sorted(set(spelled) - known)
     if unknown:
         raise ValueError(
-            f"No model {', '.join(sorted(unknown))}; the models are "
-            f"{', '.join(sorted(every_task))}."
+            f"No model {', '.join(unknown)}; the models are "
+            f"{', '.join(sorted(known))}, or the groups skfunc and peers."
         )
+    return list(dict.fromkeys(spelled))
+
+
+def available(task: str, names: list[str] | None = None) -> list[str]:
+    """Names of a task's models that can be imported, with a notice for the others."""
+    known = [*SKFUNC[task], *peers(task)]
     found = []
     for name in known if names is None else [n for n in known if n in names]:
         if name in SKFUNC[task]:

@@ -52,16 +52,18 @@ class RowFile:
         """Return the latest row of every cell, figures as numbers."""
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
+        with self._locked("r") as file:
             latest = {row_key(row): row for row in csv.DictReader(file)}
         return [
             {name: _value(name, text) for name, text in row.items()}
             for row in latest.values()
         ]
 
-    def done(self) -> set[tuple]:
-        """Keys of the cells that have a row, failures included."""
-        return {row_key(row) for row in self.read()}
+    def done(self, failures: bool = True) -> set[tuple]:
+        """Keys of the cells that have a row, with or without the failed ones."""
+        return {
+            row_key(row) for row in self.read() if failures or row["status"] == "ok"
+        }
 
     def compact(self) -> None:
         """Drop the rows that a later one replaced."""

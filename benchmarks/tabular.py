@@ -25,7 +25,7 @@ from pathlib import Path
 
 import _data
 import _measure
-from _models import SKFUNC, Model, available, display_name
+from _models import SKFUNC, Model, available, display_name, expand
 from _rows import RowFile, row_key
 from _table import summarize
 
@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = RowFile(options.results / "tabular_rows.csv")
     tasks = TASKS if options.task == "all" else (options.task,)
     cells = [cell for task in tasks for cell in list_cells(task, options)]
-    done = set() if options.refresh_all else rows.done()
+    done = (
+        set() if options.refresh_all else rows.done(failures=not options.retry_failed)
+    )
     refreshed = set(options.refresh)
     todo = [
         cell
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before")
     run(todo, rows, options.jobs, options.time_budget)
-    if refreshed or options.refresh_all:
+    if refreshed or options.refresh_all or options.retry_failed:
         rows.compact()
     report(rows.read(), tasks, options)
 
@@ -58,13 +60,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--task", choices=(*TASKS, "all"), default="all")
-    add("--models", nargs="+", help="names in _models.py and _peers.py; default all")
+    add("--models", nargs="+", help="names, or the groups skfunc, peers")
     add("--datasets", nargs="+", help="names of sets; default all")
     add("--splits", nargs="+", type=int, help="default 0 1 2, classification 0 1")
     add("--max-train", type=int, help="training rows at most; kept as rows of its own")
     add("--quick", action="store_true", help="three small sets of a task, split 0")
     add("--time-budget", type=float, metavar="SECONDS", help="then start no new cell")
     add("--refresh", nargs="+", default=[], metavar="MODEL", help="compute again")
+    add("--retry-failed", action="store_true", help="compute failed cells again")
     add("--refresh-all", action="store_true", help="compute every selected cell again")
     add(
         "--set-params",
@@ -78,10 +81,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--results", type=Path, default=RESULTS, help="folder of the rows and tables")
     add("--summary-only", action="store_true", help="run nothing, print the tables")
     options = parser.parse_args(arguments)
-    if options.models and options.refresh:
-        options.models = list(dict.fromkeys([*options.models, *options.refresh]))
-    elif options.refresh:
-        options.models = list(options.refresh)
+    options.refresh = expand(options.refresh)
+    if options.models or options.refresh:
+        options.models = expand([*(options.models or []), *options.refresh])
     options.params = dict(_parameter(text) for text in options.set_params)
     options.label = options.label or ",".join(options.set_params)
     if options.summary_only:
