@@ -159,10 +159,20 @@ class MemberNetworkEstimator(FunctionEstimator):
     def _calibrate(
         self,
         outputs: NDArray[np.float64],
+        held_out: NDArray[np.float64],
         targets: NDArray[Any],
-        weights: NDArray[np.float64],
     ) -> dict[str, Any]:
-        """Return calibration attributes from held-out outputs (pairs, outputs)."""
+        """Return calibration attributes from what members say of unseen rows.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (members, rows, outputs)
+            Every member's outputs for every training row.
+        held_out : ndarray of shape (members, rows)
+            Weight of the rows that a member never saw, 0 elsewhere.
+        targets : ndarray of shape (rows, ...)
+            The targets.
+        """
         raise NotImplementedError
 
     def _check_training_parameters(self) -> None:
@@ -285,9 +295,8 @@ class MemberNetworkEstimator(FunctionEstimator):
             )
             self._set_fitted(fixed | self._training_attributes(result))
             if held_out is not None:
-                outputs, rows, pair_weights = self._held_out_outputs(X, held_out)
-                calibration = self._calibrate(outputs, targets[rows], pair_weights)
-                self._set_fitted(calibration)
+                outputs = self._member_outputs(X)
+                self._set_fitted(self._calibrate(outputs, held_out, targets))
         watch.close()
         if result.interrupted:
             raise KeyboardInterrupt
@@ -362,24 +371,6 @@ class MemberNetworkEstimator(FunctionEstimator):
                 reports.append((len(rows[0]), report))
         self._record_reports(reports)
         return np.concatenate(outputs, axis=1)
-
-    def _held_out_outputs(
-        self, X: NDArray[np.float64], held_out: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
-        """Return each member's outputs at the rows that it never saw.
-
-        Returns
-        -------
-        outputs : ndarray of shape (pairs, outputs)
-            One pair per member and held-out row.
-        rows : ndarray of shape (pairs,)
-            The row of each pair.
-        weights : ndarray of shape (pairs,)
-            Its weight.
-        """
-        outputs = self._member_outputs(X)
-        members, rows = np.nonzero(held_out)
-        return outputs[members, rows], rows, held_out[members, rows]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what is rebuilt on demand."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 from sklearn.callback import with_callbacks
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import validate_data
@@ -22,11 +23,29 @@ from skfunc.predictive import GaussianMixture
 
 # Log variances of standardized targets stay within this magnitude (std 3e-4 to 3e3).
 _LARGEST_LOG_VARIANCE = 16.0
+# Factors on the noise that the calibration may choose, as powers of e.
+_LOG_NOISE_SCALES = (-1.5, 1.5)
 
 
 def _log_variance(raw: Any) -> Any:
     tanh = torch.tanh if isinstance(raw, Tensor) else np.tanh
     return _LARGEST_LOG_VARIANCE * tanh(raw / _LARGEST_LOG_VARIANCE)
+
+
+def _best_scale(
+    squared: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> float:
+    """Return the c whose variance c^2 noise + spread makes residuals most likely."""
+
+    def loss(log_scale: float) -> float:
+        variance = np.exp(2 * log_scale) * noise + spread
+        return np.average(np.log(variance) + squared / variance, weights=weights)
+
+    best = optimize.minimize_scalar(loss, bounds=_LOG_NOISE_SCALES, method="bounded")
+    return float(np.exp(best.x))
 
 
 class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
@@ -90,13 +109,25 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
     def _calibrate(
         self,
         outputs: NDArray[np.float64],
+        held_out: NDArray[np.float64],
         targets: NDArray[Any],
-        weights: NDArray[np.float64],
     ) -> dict[str, Any]:
-        """Scale the noise so that held-out standardized residuals have unit variance."""
+        """Scale the noise by its likelihood on held-out rows.
+
+        The variance of a held-out residual is that of the noise and of the spread of
+        the members, so that the spread is not counted twice in the mixture.
+        """
         mean, raw = np.split(outputs, 2, axis=-1)
-        squared = (targets - mean) ** 2 * np.exp(-_log_variance(raw))
-        return {"noise_scale_": np.sqrt(np.average(squared, axis=0, weights=weights))}
+        spread = mean.var(axis=0)
+        members, rows = np.nonzero(held_out)
+        weights = held_out[members, rows]
+        squared = (targets[rows] - mean[members, rows]) ** 2
+        noise = np.exp(_log_variance(raw[members, rows]))
+        scales = [
+            _best_scale(squared[:, j], noise[:, j], spread[rows, j], weights)
+            for j in range(targets.shape[1])
+        ]
+        return {"noise_scale_": np.asarray(scales)}
 
     def _predictive(self, X: NDArray[np.float64], **options: Any) -> GaussianMixture:
         outputs = self._member_outputs(self._scaled(X), **options)
