@@ -1,4 +1,8 @@
-"""One cell of the comparison: fit, predict, and every figure of merit."""
+"""One cell of the comparison: fit, predict, and every figure of merit.
+
+The figures are computed here and not by ``skfunc.metrics``, so that no mistake of the
+library judges itself; the tests hold the two against each other.
+"""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _per_dataset(comparison: Comparison) -> str:
         lines.append([name, *cells])
     title = TITLES[LOSS[comparison.task]]
     table = markdown(["set", *comparison.models], lines)
-    return f"### {title} by set\n\n{table}"
+    return f"### {title[0].upper()}{title[1:]} by set\n\n{table}"
 
 
 def _wins(comparison: Comparison) -> str:

@@ -268,6 +268,22 @@ class TestFigures:
             measure.crps_gaussian(y, mean, std), rel=2e-3
         )
 
+    def test_figures_agree_with_the_library(self, harness):
+        metrics = pytest.importorskip("skfunc.metrics")
+        rng = np.random.default_rng(2)
+        mean, y = rng.normal(size=(2, 40))
+        std = rng.uniform(0.5, 2, size=40)
+        for name in ("gaussian_nll", "crps_gaussian"):
+            value = getattr(harness.measure, name)(y, mean, std)
+            assert value == pytest.approx(getattr(metrics, name)(y, mean, std))
+        proba = rng.dirichlet(np.ones(3), size=200)
+        label = rng.integers(3, size=200)
+        value = harness.measure.expected_calibration_error(
+            proba.max(1), label == proba.argmax(1)
+        )
+        library = metrics.expected_calibration_error(label, proba, n_bins=15)
+        assert value == pytest.approx(library)
+
     def test_gaussian_crps_at_the_mean(self, harness):
         value = harness.measure.crps_gaussian(np.zeros(1), np.zeros(1), np.ones(1))
         assert value == pytest.approx((np.sqrt(2) - 1) / np.sqrt(np.pi))
