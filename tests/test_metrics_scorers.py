@@ -291,12 +291,16 @@ def test_displays_read_the_name(sines):
     [
         ("neg_crps", LinearRegression(), "LinearRegression has no `return_std`"),
         ("neg_interval_score", LinearRegression(), "has no `return_std`"),
-        ("mean_log_prob", LinearRegression(), "needs an estimator with `log_prob`"),
-        ("neg_crps_ensemble", LinearRegression(), "an estimator with `sample`"),
+        ("mean_log_prob", LinearRegression(), "n estimator with `log_prob`"),
+        (
+            "neg_crps_ensemble",
+            LinearRegression(),
+            "n estimator with `sample` is needed",
+        ),
         (
             "neg_expected_calibration_error",
             LinearRegression(),
-            "needs an estimator with `predict_proba`",
+            "n estimator with `predict_proba`",
         ),
         (
             "neg_crps",

@@ -59,21 +59,21 @@ def check_target(value: Any, name: str = "y") -> FloatArray:
 
 
 def check_like_target(
-    value: Any, name: str, y: FloatArray, *, infinite: float = 0.0
+    value: Any, name: str, y: FloatArray, *, infinite: float = 0.0, of: str = "y"
 ) -> FloatArray:
-    """Return an array of the target's shape, finite but for `infinite`."""
+    """Return an array of the shape of `y`, called `of`; finite but for `infinite`."""
     array = as_numbers(value, name)
     if array.shape != y.shape:
         raise ValueError(
-            f"`{name}` must have the shape of `y`, {y.shape}; got {array.shape}."
+            f"`{name}` must have the shape of `{of}`, {y.shape}; got {array.shape}."
         )
     check_finite(array, name, infinite=infinite)
     return array.astype(np.float64, copy=False)
 
 
-def check_std(value: Any, y: FloatArray) -> FloatArray:
-    """Return the standard deviations, of the target's shape and positive."""
-    std = check_like_target(value, "std", y)
+def check_std(value: Any, y: FloatArray, *, of: str = "y") -> FloatArray:
+    """Return the standard deviations, positive and of the shape of `y`, called `of`."""
+    std = check_like_target(value, "std", y, of=of)
     if (std <= 0).any():
         row = int(np.argwhere(std <= 0)[0][0])
         raise ValueError(

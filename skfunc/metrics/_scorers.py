@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 from sklearn import get_config
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skfunc.metrics._calibration import expected_calibration_error, interval_coverage
@@ -23,7 +20,13 @@ from skfunc.metrics._checks import (
     as_numbers,
     average_rows,
     check_finite,
-    check_fraction,
+)
+from skfunc.metrics._responses import (
+    central_intervals,
+    final_estimator,
+    mean_and_std,
+    observation_draws,
+    require_method,
 )
 from skfunc.metrics._scoring_rules import (
     crps_ensemble,
@@ -163,69 +166,13 @@ class DistributionScorer:
         return True
 
 
-def _final_estimator(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Return the estimator inside pipelines and searches, and X as it sees it.
-
-    A Pipeline has no `predict_interval`, `sample` or `log_prob`, a search takes no
-    `return_std`, and under metadata routing neither does a Pipeline.
-    """
-    while True:
-        if isinstance(estimator, Pipeline):
-            if len(estimator) > 1:
-                X = estimator[:-1].transform(X)
-            estimator = estimator[-1]
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        else:
-            return estimator, X
-
-
-def _require(estimator: Any, method: str) -> None:
-    if not hasattr(estimator, method):
-        raise TypeError(
-            f"This scorer needs an estimator with `{method}`; "
-            f"{type(estimator).__name__} has none."
-        )
-
-
-def _mean_and_std(estimator: Any, X: Any) -> tuple[Any, Any]:
-    _require(estimator, "predict")
-    if isinstance(estimator, TransformedTargetRegressor):
-        raise TypeError(
-            "TransformedTargetRegressor does not transform standard deviations back; "
-            "score its regressor on the transformed target."
-        )
-    parameters = inspect.signature(estimator.predict).parameters.values()
-    if not any(
-        parameter.name == "return_std" or parameter.kind is parameter.VAR_KEYWORD
-        for parameter in parameters
-    ):
-        raise TypeError(
-            "This scorer needs an estimator with `predict(X, return_std=True)`; "
-            f"{type(estimator).__name__} has no `return_std`."
-        )
-    mean, std = estimator.predict(X, return_std=True)
-    return mean, std
-
-
-def _interval(estimator: Any, X: Any, coverage: float) -> tuple[Any, Any]:
-    coverage = check_fraction(coverage, "coverage")
-    estimator, X = _final_estimator(estimator, X)
-    if hasattr(estimator, "predict_interval"):
-        bounds = np.asarray(estimator.predict_interval(X, coverage=coverage))
-        return bounds[..., 0], bounds[..., 1]
-    mean, std = _mean_and_std(estimator, X)
-    half_width = ndtri(0.5 + coverage / 2) * std
-    return mean - half_width, mean + half_width
-
-
 def _neg_gaussian_nll(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
-    mean, std = _mean_and_std(*_final_estimator(estimator, X))
+    mean, std = mean_and_std(estimator, X)
     return -float(gaussian_nll(y, mean, std, sample_weight=sample_weight))
 
 
 def _neg_crps(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
-    mean, std = _mean_and_std(*_final_estimator(estimator, X))
+    mean, std = mean_and_std(estimator, X)
     return -float(crps_gaussian(y, mean, std, sample_weight=sample_weight))
 
 
@@ -238,16 +185,14 @@ def _neg_crps_ensemble(
     n_draws: int = 200,
     random_state: int | None = 0,
 ) -> float:
-    estimator, X = _final_estimator(estimator, X)
-    _require(estimator, "sample")
-    draws = estimator.sample(X, n_samples=n_draws, random_state=random_state)
+    draws = observation_draws(estimator, X, n_draws, random_state)
     return -float(crps_ensemble(y, draws, fair=True, sample_weight=sample_weight))
 
 
 def _neg_interval_score(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, coverage: float = 0.9
 ) -> float:
-    lower, upper = _interval(estimator, X, coverage)
+    (lower,), (upper,) = central_intervals(estimator, X, [coverage])
     return -float(
         interval_score(y, lower, upper, 1 - coverage, sample_weight=sample_weight)
     )
@@ -256,7 +201,7 @@ def _neg_interval_score(
 def _neg_coverage_error(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, coverage: float = 0.9
 ) -> float:
-    lower, upper = _interval(estimator, X, coverage)
+    (lower,), (upper,) = central_intervals(estimator, X, [coverage])
     observed = interval_coverage(
         y, lower, upper, sample_weight=sample_weight, multioutput="raw_values"
     )
@@ -273,8 +218,8 @@ def _neg_expected_calibration_error(
     strategy: str = "uniform",
     norm: str = "top-label",
 ) -> float:
-    estimator, X = _final_estimator(estimator, X)
-    _require(estimator, "predict_proba")
+    estimator, X = final_estimator(estimator, X)
+    require_method(estimator, "predict_proba")
     return -expected_calibration_error(
         y,
         estimator.predict_proba(X),
@@ -287,8 +232,8 @@ def _neg_expected_calibration_error(
 
 
 def _mean_log_prob(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
-    estimator, X = _final_estimator(estimator, X)
-    _require(estimator, "log_prob")
+    estimator, X = final_estimator(estimator, X)
+    require_method(estimator, "log_prob")
     log_densities = as_numbers(estimator.log_prob(X, y), "log_prob(X, y)")
     check_finite(log_densities, "log_prob(X, y)", infinite=-np.inf)
     return float(average_rows(log_densities, sample_weight, "uniform_average"))
