@@ -13,6 +13,7 @@ from skfunc.solvers._runge_kutta import (
     Scalar,
     Step,
     StepObserver,
+    masked_step,
     runge_kutta_step,
 )
 from skfunc.solvers._tableaus import RK4, Tableau
@@ -97,9 +98,9 @@ class GuardedGrid:
             step = step._replace(move=step.h * self.alive.to(y.dtype))
         if not torch.is_grad_enabled():
             return torch.where(self.alive, trial, y), step
-        # Zero steps, not a mask, hold a row here: a mask would send a zero gradient
-        # through values that are not finite, and zero times infinity is NaN.
-        return runge_kutta_step(self.field, step, y, slope).y, step
+        # A graph of the trial would send zeros through what is not finite, and zero
+        # times infinity is NaN: the step is taken again without the rows it lost.
+        return masked_step(self.field, step, y, slope).y, step
 
     @property
     def diverged(self) -> bool:

@@ -36,9 +36,9 @@ def check_reads(slope: Tensor, params: tuple[Tensor, ...], gradient: str) -> Non
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             raise ValueError(
-                f"gradient={gradient!r} computes f again, and f reads a tensor of "
-                f"shape {tuple(leaf.shape)} that requires a gradient but is not among its "
-                "parameters. Pass all such tensors in params=, make f a module that "
-                "owns them, or use gradient='backprop'."
+                f"gradient={gradient!r} computes f again, but f reads a tensor of "
+                f"shape {tuple(leaf.shape)} that requires a gradient and is not among "
+                "its parameters. Pass all such tensors in params=, make f a module "
+                "that owns them, or use gradient='backprop'."
             )
         queue.extend(edge[0] for edge in node.next_functions)

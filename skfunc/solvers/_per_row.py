@@ -28,6 +28,12 @@ from skfunc.solvers._runge_kutta import CountedField, Step, runge_kutta_step
 from skfunc.solvers._tableaus import RK4, Tableau
 
 
+def row_column(y: Tensor, row_ndim: int, value: float) -> Tensor:
+    """Return one number for each row, with as many axes as ``y``."""
+    shape = (*y.shape[:row_ndim], *(1,) * (y.ndim - row_ndim))
+    return torch.full(shape, value, dtype=y.dtype, device=y.device)
+
+
 @dataclass
 class RowStates:
     """State, step and counts of each row; all but ``y`` and ``slope`` have one entry.
@@ -122,13 +128,11 @@ class PerRowIntegrator:
         return states
 
     def _begin(self, y0: Tensor, slope: Tensor, times: list[float]) -> RowStates:
-        row_ndim = self.tolerance.row_ndim
-        shape = (*y0.shape[:row_ndim], *(1,) * (y0.ndim - row_ndim))
-        t = y0.new_full(shape, times[0])
+        t = row_column(y0, self.tolerance.row_ndim, times[0])
         length = times[1] - times[0]
         h = first_step(self.field, self.tolerance, t, length, y0, slope)
-        count = torch.zeros(shape, dtype=torch.int64, device=y0.device)
-        no = torch.zeros(shape, dtype=torch.bool, device=y0.device)
+        count = torch.zeros_like(t, dtype=torch.int64)
+        no = torch.zeros_like(t, dtype=torch.bool)
         return RowStates(
             y=y0.detach().clone(),
             slope=slope.detach().clone(),

@@ -213,14 +213,37 @@ def retake_step(
     """
     first_same_as_last = step.tableau.first_same_as_last
     if step.rows is None:
-        taken = runge_kutta_step(field, step, y, slope, last_slope)
+        taken = masked_step(field, step, y, slope, last_slope)
         new_slope = taken.slopes[-1] if first_same_as_last and last_slope else None
         return taken.y, new_slope
     part = None if slope is None else slope.index_select(row_axis, step.rows)
-    taken = runge_kutta_step(
+    taken = masked_step(
         field, step, y.index_select(row_axis, step.rows), part, last_slope
     )
     y = y.index_copy(row_axis, step.rows, taken.y)
     if slope is None or not first_same_as_last or not last_slope:
         return y, None
     return y, slope.index_copy(row_axis, step.rows, taken.slopes[-1])
+
+
+def masked_step(
+    field: CountedField,
+    step: Step,
+    y: Float[Tensor, "*state"],
+    slope: Float[Tensor, "*state"] | None,
+    last_slope: bool = True,
+) -> Taken:
+    """Take a step that leaves the rows alone by which it moves by zero.
+
+    Those may be held where the field is no longer finite, and zero times infinity is
+    NaN, forwards and backwards. So the field sees zeros in their place.
+    """
+    move = step.h if step.move is None else step.move
+    if not isinstance(move, Tensor) or move.ndim == 0:
+        return runge_kutta_step(field, step, y, slope, last_slope)
+    moving = move != 0
+    stand_in = torch.where(moving, y, 0.0)
+    if slope is not None:
+        slope = torch.where(moving, slope, 0.0)
+    taken = runge_kutta_step(field, step, stand_in, slope, last_slope)
+    return Taken(torch.where(moving, taken.y, y), taken.slopes)

@@ -15,7 +15,7 @@ from skfunc.solvers._checkpoint import StateKeeper, solve_checkpointed
 from skfunc.solvers._controller import Tolerance
 from skfunc.solvers._fixed import FixedIntegrator, GuardedGrid
 from skfunc.solvers._parameters import check_reads, field_parameters
-from skfunc.solvers._per_row import PerRowIntegrator
+from skfunc.solvers._per_row import PerRowIntegrator, row_column
 from skfunc.solvers._report import Solution, SolverReport
 from skfunc.solvers._runge_kutta import CountedField, Field, retake_step
 from skfunc.solvers._tableaus import ADAPTIVE_TABLEAUS, FIXED_TABLEAUS
@@ -79,44 +79,49 @@ class _Problem:
 
     def solve_plainly(self) -> Tensor:
         """Return the states with the graph of the steps, where one is wanted."""
-        slope = self.field(self.times[0], self.y0)
+        slope = self.field(self._first_time(), self.y0)
         tracked = torch.is_grad_enabled() and (
             self.y0.requires_grad or slope.requires_grad
         )
-        return torch.stack(self._states(slope, tracked))
+        return torch.stack(self._states(slope, training=tracked, record=tracked))
 
     def solve_recomputed(self, params: tuple[Tensor, ...]) -> Tensor:
         """Return the states with a gradient that computes the field again."""
         gradient = self.settings.gradient
-        slope = self.field(self.times[0], self.y0.detach())
+        slope = self.field(self._first_time(), self.y0.detach())
         check_reads(slope, params, gradient)
         slope = slope.detach()
         if not (self.y0.requires_grad or any(p.requires_grad for p in params)):
             with torch.no_grad():
-                return torch.stack(self._states(slope, tracked=False))
+                return torch.stack(self._states(slope, training=False, record=False))
         if gradient == "checkpoint":
             return solve_checkpointed(
                 self.field,
-                lambda keeper: self._states(slope, tracked=True, keeper=keeper),
+                lambda keeper: self._states(slope, True, True, keeper),
                 self.settings.row_ndim - 1,
                 self.y0,
                 params,
             )
         return solve_adjoint(
             self.f,
-            lambda: self._states(slope, tracked=False),
-            lambda field: self._integrator(field, tracked=True, for_adjoint=True),
+            lambda: self._states(slope, training=True, record=False),
+            lambda field: self._integrator(field, training=True, for_adjoint=True),
             self.times,
             self.y0,
             params,
         )
 
+    def _first_time(self) -> float | Tensor:
+        if self.settings.per_row:
+            return row_column(self.y0, self.settings.row_ndim, self.times[0])
+        return self.times[0]
+
     def _integrator(
-        self, field: CountedField, tracked: bool, for_adjoint: bool = False
+        self, field: CountedField, training: bool, for_adjoint: bool = False
     ) -> FixedIntegrator | SharedStepIntegrator:
         s = self.settings
         if s.method in FIXED_TABLEAUS:
-            guard = None if tracked else GuardedGrid(field, s.row_ndim)
+            guard = None if training else GuardedGrid(field, s.row_ndim)
             return FixedIntegrator(field, FIXED_TABLEAUS[s.method], s.n_steps, guard)
         # The adjoint's state is a pair: state and cotangent each have their norm.
         return SharedStepIntegrator(
@@ -128,11 +133,20 @@ class _Problem:
         )
 
     def _states(
-        self, slope: Tensor, tracked: bool, keeper: StateKeeper | None = None
+        self,
+        slope: Tensor,
+        training: bool,
+        record: bool,
+        keeper: StateKeeper | None = None,
     ) -> list[Tensor]:
+        """Return the states at the times.
+
+        When training, fixed grids are not guarded. The steps are recorded where a
+        graph or a keeper follows them.
+        """
         if self.settings.per_row:
-            return self._states_per_row(slope, tracked, keeper)
-        integrator = self._integrator(self.field, tracked)
+            return self._states_per_row(slope, record, keeper)
+        integrator = self._integrator(self.field, training)
         self._used = integrator
         y, states = self.y0, [self.y0]
         known: Tensor | None = slope
@@ -144,7 +158,7 @@ class _Problem:
         return states
 
     def _states_per_row(
-        self, slope: Tensor, tracked: bool, keeper: StateKeeper | None
+        self, slope: Tensor, record: bool, keeper: StateKeeper | None
     ) -> list[Tensor]:
         s = self.settings
         integrator = PerRowIntegrator(
@@ -152,7 +166,7 @@ class _Problem:
             ADAPTIVE_TABLEAUS[s.method],
             Tolerance(s.rtol, s.atol, s.row_ndim),
             s.max_nfe,
-            record=tracked,
+            record=record,
         )
         self._used = integrator
         states = integrator.integrate(self.y0, slope, self.times)
