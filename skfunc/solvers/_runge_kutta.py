@@ -243,7 +243,8 @@ def masked_step(
         return runge_kutta_step(field, step, y, slope, last_slope)
     moving = move != 0
     stand_in = torch.where(moving, y, 0.0)
+    first = None if slope is None else torch.where(moving, slope, 0.0)
+    new, slopes = runge_kutta_step(field, step, stand_in, first, last_slope)
     if slope is not None:
-        slope = torch.where(moving, slope, 0.0)
-    taken = runge_kutta_step(field, step, stand_in, slope, last_slope)
-    return Taken(torch.where(moving, taken.y, y), taken.slopes)
+        slopes[-1] = torch.where(moving, slopes[-1], slope)
+    return Taken(torch.where(moving, new, y), slopes)
