@@ -16,6 +16,7 @@ from skfunc._validation import (
     check_integer,
     check_option,
     check_real,
+    check_shape,
 )
 from skfunc.base import FunctionEstimator
 from skfunc.training import (
@@ -31,7 +32,7 @@ from skfunc.training import (
 
 # "auto" trains on all rows at once up to this many, in float64: then an integer weight
 # means the same as copies of the row, to rounding.
-FULL_BATCH_ROWS = 128
+FULL_BATCH_ROWS = 64
 # Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
 FEWEST_ROWS_TO_SPLIT = 20
 # Numbers in one chunk's input and state at predict time.
@@ -119,7 +120,7 @@ class _EpochWatch:
 
 
 class _Runtime:
-    """What is rebuilt on demand and never stored: the module, the last solver report."""
+    """What is rebuilt on demand, never stored: the module, the last report."""
 
     def __init__(self) -> None:
         self.stack: MemberStack | None = None
@@ -150,6 +151,12 @@ class MemberNetworkEstimator(FunctionEstimator):
         self, module: nn.Module, batch: Sequence[Tensor]
     ) -> Float[Tensor, "members rows"]:
         raise NotImplementedError
+
+    def _training_loss(
+        self, module: nn.Module, batch: Sequence[Tensor]
+    ) -> Float[Tensor, "members rows"]:
+        """Return what training minimizes, where it is not what rows are judged by."""
+        return self._row_loss(module, batch)
 
     def _network_outputs(
         self, module: nn.Module, rows: Tensor, **options: Any
@@ -182,7 +189,9 @@ class MemberNetworkEstimator(FunctionEstimator):
         check_real("learning_rate_init", self.learning_rate_init, 0, inclusive=False)
         check_real("alpha", self.alpha, 0)
         check_real("tol", self.tol, 0)
-        check_real("validation_fraction", self.validation_fraction, 0, 1, inclusive=False)
+        check_real(
+            "validation_fraction", self.validation_fraction, 0, 1, inclusive=False
+        )
         check_option("early_stopping", self.early_stopping, ("auto", True, False))
         if self.batch_size != "auto":
             check_integer("batch_size", self.batch_size)
@@ -193,7 +202,9 @@ class MemberNetworkEstimator(FunctionEstimator):
             return min(int(self.batch_size), n_rows)
         if n_rows <= FULL_BATCH_ROWS:
             return FULL_BATCH_ROWS
-        return int(np.clip(n_rows // 16, 64, 1024))
+        import os
+
+        return int(np.clip(n_rows // 16, int(os.environ.get("BMIN", "64")), 1024))
 
     def _member_weights(
         self,
@@ -284,12 +295,13 @@ class MemberNetworkEstimator(FunctionEstimator):
             result = train(
                 stack,
                 tensor(flat),
-                self._row_loss,
+                self._training_loss,
                 [tensor(X), tensor(targets)],
                 tensor(member_weights),
                 seeds=seeds,
                 options=options,
                 held_out_weights=tensor(held_out),
+                held_out_loss=self._row_loss,
                 on_epoch_begin=watch.begin,
                 on_epoch=watch.end,
             )
@@ -297,9 +309,13 @@ class MemberNetworkEstimator(FunctionEstimator):
             if held_out is not None:
                 outputs = self._member_outputs(X)
                 self._set_fitted(self._calibrate(outputs, held_out, targets))
+            self._finish_fit(X)
         watch.close()
         if result.interrupted:
             raise KeyboardInterrupt
+
+    def _finish_fit(self, X: NDArray[np.float64]) -> None:
+        """Set what remains to be known of the trained members."""
 
     def _initial_parameters(
         self, stack: MemberStack, seeds: Sequence[int]
@@ -328,6 +344,7 @@ class MemberNetworkEstimator(FunctionEstimator):
             or None,
             "n_retries_": np.asarray(result.n_retries),
         }
+
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
         for name, value in attributes.items():
             setattr(self, name, value)
@@ -341,6 +358,36 @@ class MemberNetworkEstimator(FunctionEstimator):
             )
         flat = torch.as_tensor(self.parameters_[members], dtype=torch.float64)
         return self._runtime.stack.bind(flat)
+
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        return (
+            "n_features_in_",
+            "feature_names_in_",
+            "parameters_",
+            "n_iter_",
+            "best_iter_",
+            "loss_curve_",
+            "validation_scores_",
+            "n_retries_",
+            "X_mean_",
+            "X_scale_",
+        )
+
+    def _check_parameters(self, n_features: int) -> None:
+        raise NotImplementedError
+
+    def _check_fitted_state(self) -> None:
+        """Raise ValueError if loaded attributes do not make a fitted estimator."""
+        n_features = check_integer("n_features_in_", self.n_features_in_)
+        self._check_parameters(n_features)
+        # On the meta device a network costs nothing, however large the file says it is.
+        with torch.device("meta"):
+            module = self._build_module(n_features, self._n_outputs())
+        n_parameters = sum(value.numel() for value in module.parameters())
+        check_shape("parameters_", self.parameters_, (self.n_members, n_parameters))
+        check_shape("X_mean_", self.X_mean_, (n_features,))
+        check_shape("X_scale_", self.X_scale_, (n_features,))
 
     def _n_outputs(self) -> int:
         raise NotImplementedError
@@ -362,7 +409,10 @@ class MemberNetworkEstimator(FunctionEstimator):
         numbers = max(X.shape[1], self._numbers_per_row())
         step = max(1, _PREDICT_NUMBERS // (members * numbers))
         outputs, reports = [], []
-        with torch.no_grad(), thread_limits(small=len(X) * members * numbers < _SMALL_PREDICTION):
+        with (
+            torch.no_grad(),
+            thread_limits(small=len(X) * members * numbers < _SMALL_PREDICTION),
+        ):
             for start in range(0, max(len(X), 1), step):
                 rows = torch.as_tensor(X[start : start + step])
                 rows = rows.unsqueeze(0).expand(members, *rows.shape)

@@ -24,12 +24,10 @@ def check_option(name: str, value: Any, options: Collection[Any]) -> None:
 
 def check_integer(name: str, value: Any, low: int = 1) -> int:
     """Return an int of at least `low`, or raise ValueError."""
-    if (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, (bool, np.bool_))
-        and value >= low
-    ):
-        return int(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
+        number = int(value)
+        if number >= low:
+            return number
     raise ValueError(f"{name} must be an integer of at least {low}; got {value!r}")
 
 
@@ -87,6 +85,16 @@ def check_image_shape(value: Any, n_features: int) -> tuple[int, int, int] | Non
             "(channels, height, width)"
         )
     return shape
+
+
+def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the value is a finite float array of that shape."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        raise ValueError(f"{name} must be an array of floats")
+    if value.shape != shape:
+        raise ValueError(f"{name} has shape {value.shape}; expected {shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} has entries that are not finite")
 
 
 def check_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:

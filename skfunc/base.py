@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+)
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state, metadata_routing
 from sklearn.utils.validation import (
@@ -31,6 +36,15 @@ class FunctionEstimator(CallbackSupportMixin, BaseEstimator):
         """Check rows to predict for: fitted, right width, finite; return float64."""
         check_is_fitted(self)
         return validate_data(self, X, reset=False, dtype=np.float64)
+
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        """Return the names of the attributes that a saved file may set."""
+        raise NotImplementedError
+
+    def _check_fitted_state(self) -> None:
+        """Raise ValueError if loaded attributes do not make a fitted estimator."""
+        raise NotImplementedError
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one safetensors file, without pickle.
@@ -57,7 +71,7 @@ class FunctionEstimator(CallbackSupportMixin, BaseEstimator):
         save(self, path)
 
 
-class FunctionRegressorMixin(RegressorMixin):
+class FunctionRegressorMixin(MultiOutputMixin, RegressorMixin):
     """Methods of regressors that predict a distribution over functions.
 
     A subclass implements ``_predictive(X, **options)`` for checked rows and returns a
@@ -118,7 +132,7 @@ class FunctionRegressorMixin(RegressorMixin):
         return predictive.mean()
 
     def _predictive_of(self, X: ArrayLike, **options: Any) -> Predictive:
-        return self._predictive(self._check_rows(X), **options)  # type: ignore[attr-defined]
+        return self._predictive(self._check_rows(X), **options)
 
     def predict_std_parts(
         self, X: ArrayLike
@@ -279,7 +293,7 @@ class FunctionClassifierMixin(ClassifierMixin):
         raise NotImplementedError
 
     def _categorical_of(self, X: ArrayLike, **options: Any) -> Categorical:
-        rows = self._check_rows(X)  # type: ignore[attr-defined]
+        rows = self._check_rows(X)
         return Categorical(self._class_probabilities(rows, **options))
 
     def predict_proba(self, X: ArrayLike, return_std: bool = False) -> Any:
@@ -320,7 +334,8 @@ class FunctionClassifierMixin(ClassifierMixin):
         ndarray of shape (n_samples,)
             Labels out of `classes_`.
         """
-        return self.classes_[self._categorical_of(X).mean().argmax(axis=1)]
+        positions = self._categorical_of(X).mean().argmax(axis=1)
+        return self.classes_[positions]
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the logarithm of `predict_proba`.

@@ -94,7 +94,7 @@ class GaussianMixture:
         return self._out(np.sqrt(variance))
 
     def std_parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return (epistemic, aleatoric) standard deviations; squares add up to std^2."""
+        """Return (epistemic, aleatoric) deviations; their squares add up."""
         aleatoric = np.sqrt(np.square(self.noise_std).mean(0))
         return self._out(self.means.std(0)), self._out(aleatoric)
 

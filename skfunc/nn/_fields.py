@@ -38,7 +38,7 @@ class TimeShift(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Return x + t w; t is a number or has one value per row."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if weight.dim() == 2:
             weight = weight.unsqueeze(1)
         for _ in range(self.n_spatial):
@@ -139,24 +139,24 @@ class UserField(nn.Module):
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Evaluate dh/dt and check the user's output shape."""
         # Stacked parameters come from functional_call on the whole network.
-        parameters = dict(self.module.named_parameters())
+        parameters: dict[str, Tensor] = dict(self.module.named_parameters())
         buffers = dict(self.module.named_buffers())
         if h.dim() < 3 or not parameters:
             derivative = self.module(t, h)
         else:
             t_axis = 0 if t.dim() else None
 
-            def evaluate(
-                parameters: dict[str, Tensor], t: Tensor, h: Tensor
-            ) -> Tensor:
+            def evaluate(parameters: dict[str, Tensor], t: Tensor, h: Tensor) -> Tensor:
                 return functional_call(self.module, (parameters, buffers), (t, h))
 
             derivative = vmap(evaluate, in_dims=(0, t_axis, 0))(parameters, t, h)
         if not isinstance(derivative, Tensor) or derivative.shape != h.shape:
-            got = getattr(derivative, "shape", type(derivative).__name__)
+            got = type(derivative).__name__
+            if isinstance(derivative, Tensor):
+                got = str(tuple(derivative.shape))
             raise ValueError(
                 "field(t, h) must return a tensor of h's shape: h of one network is "
                 f"{tuple(h.shape[1:])}, with the stack of members in front "
-                f"{tuple(h.shape)}; it returned {got if isinstance(got, str) else tuple(got)}"
+                f"{tuple(h.shape)}; it returned {got}"
             )
         return derivative

@@ -29,8 +29,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-# Gain that keeps the variance of a unit Gaussian through the activation, 1/sqrt(E f(z)^2),
-# by quadrature.
+# Gain that keeps the second moment of a unit Gaussian through the activation,
+# 1 / sqrt(E f(z)^2), by quadrature.
 _GAINS = {
     "elu": 1.2452,
     "gelu": 1.5335,
@@ -80,7 +80,9 @@ class Linear(nn.Module):
             self.weight.normal_(0.0, 1.0, generator=generator).mul_(scale)
             self.bias.zero_()
 
-    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+    def forward(
+        self, x: Float[Tensor, "*rows inputs"]
+    ) -> Float[Tensor, "*rows outputs"]:
         """Map the last axis of x."""
         if self.weight.dim() == 3:
             return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)

@@ -16,16 +16,68 @@ from torch.nn import functional
 
 from skfunc._members import weighted_moments
 from skfunc._shapes import Float
-from skfunc._validation import check_weights
+from skfunc._validation import check_real, check_weights
 from skfunc.base import FunctionClassifierMixin
-from skfunc.ode._odenet import BaseODENet
+from skfunc.ode._odenet import BaseODENet, fill_docstrings
 
 # Temperatures that the calibration may choose, as powers of e.
 _LOG_TEMPERATURES = (-1.5, 3.0)
 
 
+@fill_docstrings
 class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
-    """ODE-Net."""
+    """Classifier of continuous depth that says how sure it is.
+
+    Each of `n_members` networks maps a row to a state h(0), carries it along
+    dh/dt = f(h, t) to t = 1, and reads off the logits of the classes. X is standardized
+    inside.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    temperature_ : float
+        Divides the logits; fitted to rows that members never saw [4]_.
+
+    Raises
+    ------
+    FloatingPointError
+        By fit, if the loss stays non-finite through three restarts, each from the best
+        finite weights and with the learning rate halved.
+
+    See Also
+    --------
+    ODENetRegressor : The same for numbers.
+    sklearn.neural_network.MLPClassifier : One network of discrete layers.
+
+    Notes
+    -----
+    `predict_proba` averages the members' probabilities [3]_; `return_std` gives their
+    standard deviation over the members.
+
+    References
+    ----------
+    {references}
+    .. [4] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural
+           networks", 2017, arXiv:1706.04599.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skfunc import ODENetClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> model = ODENetClassifier(random_state=0).fit(X[::2], y[::2])
+    >>> proba, std = model.predict_proba(X[1::2], return_std=True)
+    >>> proba.shape, std.shape
+    ((89, 3), (89, 3))
+    >>> model.score(X[1::2], y[1::2]) > 0.9
+    True
+    """
 
     @with_callbacks
     def fit(
@@ -67,6 +119,17 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         )
         return self
 
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        return (*super()._fitted_attributes(), "classes_", "temperature_")
+
+    def _check_fitted_state(self) -> None:
+        classes = self.classes_
+        if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+            raise ValueError("classes_ must be a vector")
+        super()._check_fitted_state()
+        check_real("temperature_", self.temperature_, 0, inclusive=False)
+
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
@@ -87,7 +150,7 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         held_out: NDArray[np.float64],
         targets: NDArray[Any],
     ) -> dict[str, Any]:
-        """Fit the temperature to held-out labels (Guo et al. 2017, arXiv 1706.04599)."""
+        """Fit the temperature to held-out labels."""
         members, rows = np.nonzero(held_out)
         weights = held_out[members, rows]
         logits, labels = outputs[members, rows], targets[rows]
@@ -96,9 +159,11 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
             log_p = special.log_softmax(logits * np.exp(-log_temperature), axis=1)
             return -np.average(log_p[np.arange(len(labels)), labels], weights=weights)
 
-        best = optimize.minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
-        # Single members need more softening than their average does: averaging softens
-        # already, so half of it is applied (chosen on the recorded sets).
+        best = optimize.minimize_scalar(
+            loss, bounds=_LOG_TEMPERATURES, method="bounded"
+        )
+        # Single members need more softening than their average does, which is soft
+        # already: half of it is applied (chosen on the recorded sets).
         return {"temperature_": float(np.exp(0.5 * best.x))}
 
     def _class_probabilities(
@@ -115,7 +180,28 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         rtol: float | None = None,
         n_steps: int | None = None,
     ) -> Any:
-        """Predict class probabilities."""
+        """Predict class probabilities, averaged over the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to predict for.
+        return_std : bool, default=False
+            Also return their standard deviation over the members (epistemic).
+        {predict_options}
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        std : ndarray of shape (n_samples, n_classes)
+            Only with `return_std`.
+
+        Raises
+        ------
+        ValueError
+            If `rtol` and `n_steps` are both given.
+        """
         return self._predict_proba(X, return_std, rtol=rtol, n_steps=n_steps)
 
     def _scores_at(

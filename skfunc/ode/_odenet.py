@@ -23,17 +23,134 @@ from skfunc._validation import (
     check_sizes,
 )
 from skfunc.nn import ACTIVATIONS, ODENet, SolverOptions, draw_module
-from skfunc.solvers import FIXED_METHODS, SolverReport
-try:
-    from skfunc.solvers import check_method
-except ImportError:
-    def check_method(x): pass
-
+from skfunc.solvers import FIXED_METHODS, SolverReport, check_method
 
 # Rows whose solve fills `solver_report_` at the end of fit.
 _REPORTED_ROWS = 256
 # Methods of predict when only a tolerance or only a number of steps is given.
 _ADAPTIVE, _FIXED = "dopri5", "rk4"
+
+
+# What both estimators document alike.
+_PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
+        Widths of the hidden layers of the field f; for `field="mlp"`.
+    state_size : int, default=64
+        Width of the state h, or its number of channels for images.
+    n_augment : int, default=0
+        Zero dimensions (or channels) added to the state [2]_: trajectories that would
+        have to cross in the state itself can pass each other there.
+    field : {"mlp", "conv"} or callable, default="mlp"
+        The vector field. "conv" (for images) has two 3x3 convolutions with group
+        normalization. A callable, such as a class of yours, is called with the state's
+        size (an int, or (channels, height, width) for images) and returns a
+        `torch.nn.Module` whose forward(t, h) has h's shape.
+    activation : {"elu", "gelu", "identity", "logistic", "relu", "silu", "softplus", \
+"tanh"}, default="silu"
+        Activation inside the field.
+    image_shape : tuple of int, default=None
+        (channels, height, width) of images that come as flattened rows.
+    n_members : int, default=8
+        Networks trained in one pass, each from its own seed and without its own part of
+        the rows; their spread is the epistemic uncertainty.
+    solver : str, default="midpoint"
+        "euler", "midpoint", "heun" or "rk4" on a fixed grid; "dopri5" or "tsit5" with
+        adaptive steps; or "torchdiffeq:METHOD" for any method of that library.
+    n_steps : int, default=2
+        Steps of a fixed-grid solver.
+    rtol, atol : float, default=1e-3, 1e-4
+        Tolerances of an adaptive solver, relative and absolute.
+    gradient : {"backprop", "checkpoint", "adjoint"}, default="backprop"
+        Through the solver's steps; the same with states recomputed, in memory that
+        grows as the square root of the steps; or the continuous adjoint equation, in
+        constant memory and with an error of the size of the tolerance.
+    per_row : bool, default=True
+        Whether an adaptive solver gives each row its own steps at predict time. With
+        False rows share their steps, and a prediction depends on the rows beside it.
+    max_nfe : int, default=10000
+        Most evaluations of the field in an adaptive solve; then it is finished on a
+        fixed grid, with one warning.
+    alpha : float, default=1.0
+        L2 penalty: the precision of a Gaussian prior on the weights. As in
+        `MLPRegressor` it is divided by the sample size; it acts as weight decay.
+    batch_size : int or "auto", default="auto"
+        Rows per step; "auto" is all of up to 64 rows, and n_samples / 16 between 64 and
+        1024 beyond.
+    learning_rate_init : float, default=5e-3
+        Peak learning rate of Adam; it warms up, then falls along half a cosine.
+    max_iter : int, default=100
+        Most epochs.
+    tol : float, default=1e-4
+        Without a held-out part, an epoch that lowers the loss by less is no progress.
+    n_iter_no_change : int, default=20
+        Epochs without progress after which a member stops.
+    early_stopping : bool or "auto", default="auto"
+        Whether each member keeps a part of the rows out of its training, another one
+        for each. It then keeps the weights of its best epoch there, and these rows
+        calibrate the predictions. "auto": from 20 distinct rows on.
+    validation_fraction : float, default=0.1
+        The part that a member keeps out. Equal rows are kept out together.
+    warm_start : bool, default=False
+        Whether fit starts from the weights of the previous fit.
+    verbose : bool, default=False
+        Whether to print the losses of every epoch.
+    random_state : int, RandomState or None, default=None
+        Initial weights, held-out parts and batches.
+    device : str, default="auto"
+        Where to train: "auto" is CUDA where there is one. The fitted state is kept on
+        the CPU.
+    cuda_graph : bool, default=False
+        Whether to capture the training step as a CUDA graph; needs CUDA and a fixed
+        grid."""
+_ATTRIBUTES = """parameters_ : ndarray of shape (n_members, n_parameters)
+        Weights of the members.
+    n_iter_ : int
+        Epochs run by the member that ran longest.
+    best_iter_ : ndarray of shape (n_members,)
+        The epoch whose weights each member kept.
+    loss_curve_ : list of float
+        Training loss of every epoch, averaged over the members.
+    validation_scores_ : list of float or None
+        Mean held-out log likelihood of every epoch, up to a constant.
+    n_retries_ : ndarray of shape (n_members,)
+        Restarts after a loss that was not finite.
+    solver_report_ : dict
+        The last solve: method, `nfe` (evaluations of the field per row), `nfe_max`,
+        `n_steps`, `n_rejected`, and `status`, one of "success", "capped", "diverged".
+    nfe_ : float
+        Evaluations of the field per row in the last solve.
+    X_mean_, X_scale_ : ndarray of shape (n_features,)
+        Weighted moments that X is standardized by.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had any."""
+_REFERENCES = """.. [1] R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, "Neural
+           ordinary differential equations", 2018, arXiv:1806.07366.
+    .. [2] E. Dupont, A. Doucet, Y. W. Teh, "Augmented neural ODEs", 2019,
+           arXiv:1904.01681.
+    .. [3] B. Lakshminarayanan, A. Pritzel, C. Blundell, "Simple and scalable predictive
+           uncertainty estimation using deep ensembles", 2017, arXiv:1612.01474."""
+_PREDICT_OPTIONS = """rtol : float, optional
+            Solve adaptively with this relative tolerance instead of the estimator's.
+        n_steps : int, optional
+            Solve on a fixed grid of so many steps instead."""
+
+
+def fill_docstrings(cls: type) -> type:
+    """Put what the ODE-Nets document alike into a class's docstrings."""
+    parts = {
+        "{parameters}": _PARAMETERS,
+        "{attributes}": _ATTRIBUTES,
+        "{references}": _REFERENCES,
+        "{predict_options}": _PREDICT_OPTIONS,
+    }
+    for documented in (cls, *vars(cls).values()):
+        text = getattr(documented, "__doc__", None)
+        if isinstance(text, str) and "{" in text:
+            for mark, part in parts.items():
+                text = text.replace(mark, part)
+            documented.__doc__ = text
+    return cls
 
 
 class BaseODENet(MemberNetworkEstimator):
@@ -203,6 +320,15 @@ class BaseODENet(MemberNetworkEstimator):
     def nfe_(self) -> float:
         """Evaluations of the field per row in the last solve."""
         return self.solver_report_["nfe"]
+
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        return (*super()._fitted_attributes(), "_fit_report")
+
+    def _check_fitted_state(self) -> None:
+        super()._check_fitted_state()
+        if not isinstance(self._fit_report, dict):
+            raise ValueError("the solver's report is missing")
 
     def _finish_fit(self, X: NDArray[np.float64]) -> None:
         """Solve once for some training rows, so that the report exists after fit."""

@@ -78,7 +78,10 @@ class _RowBatches:
     """Mini-batches of each member's own rows, in its own order."""
 
     def __init__(
-        self, weights: Tensor, generators: Sequence[np.random.Generator], batch_size: int
+        self,
+        weights: Tensor,
+        generators: Sequence[np.random.Generator],
+        batch_size: int,
     ) -> None:
         self.rows = [row.nonzero().flatten().cpu().numpy() for row in weights]
         self.generators = list(generators)
@@ -134,9 +137,11 @@ class _Trainer:
         seeds: Sequence[int],
         options: TrainingOptions,
         held_out_weights: Float[Tensor, "members rows"] | None,
+        held_out_loss: RowLoss,
         groups: np.ndarray | None,
     ) -> None:
         self.stack, self.loss, self.tensors = stack, loss, tensors
+        self.held_out_loss = held_out_loss
         self.options = options
         self.device, self.dtype = flat.device, flat.dtype
         members = flat.shape[0]
@@ -177,7 +182,7 @@ class _Trainer:
             members = len(self.active)
             batch = [x.unsqueeze(0).expand(members, *x.shape) for x in self.tensors]
             weights = self.weights
-            count = (weights > 0).sum(1)
+            count: Tensor | int = (weights > 0).sum(1)
         else:
             batch = [x[index] for x in self.tensors]
             weights = self.weights.gather(1, index)
@@ -229,7 +234,7 @@ class _Trainer:
         with torch.no_grad():
             for start in range(0, held.index.shape[1], step):
                 index = held.index[:, start : start + step]
-                value = self.loss(module, [x[index] for x in self.tensors])
+                value = self.held_out_loss(module, [x[index] for x in self.tensors])
                 weights = held.weights[:, start : start + step]
                 total += torch.where(weights > 0, value * weights, 0.0).sum(1)
         sums = held.weights.sum(1)
@@ -363,6 +368,7 @@ def train(
     seeds: Sequence[int],
     options: TrainingOptions,
     held_out_weights: Float[Tensor, "members rows"] | None = None,
+    held_out_loss: RowLoss | None = None,
     groups: np.ndarray | None = None,
     on_epoch_begin: Callable[[], None] | None = None,
     on_epoch: Callable[[TrainingResult], bool] | None = None,
@@ -389,6 +395,8 @@ def train(
     held_out_weights : Tensor of shape (members, rows), optional
         Weights of the rows that judge each member after every epoch; it keeps its best
         weights. Without them the last weights are kept.
+    held_out_loss : callable, optional
+        What the held-out rows are judged by, as `loss`. Default: the loss.
     groups : ndarray of int of shape (members,), optional
         Members of a group share the judgement: the pooled held-out loss. Default: each
         its own.
@@ -408,7 +416,16 @@ def train(
         If a loss stays non-finite through three restarts.
     """
     trainer = _Trainer(
-        stack, flat, loss, tensors, weights, seeds, options, held_out_weights, groups
+        stack,
+        flat,
+        loss,
+        tensors,
+        weights,
+        seeds,
+        options,
+        held_out_weights,
+        held_out_loss or loss,
+        groups,
     )
     try:
         while trainer.n_iter < options.max_iter and len(trainer.active):

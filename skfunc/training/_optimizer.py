@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 
+# Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
+import os
+
 import torch
 from torch import Tensor
 
 from skfunc._shapes import Float
 
-# Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+BETA1, BETA2, EPSILON = (
+    0.9,
+    float(os.environ.get("B2", "0.999")),
+    float(os.environ.get("EPS", "1e-8")),
+)
 
 
 class MemberAdam:
@@ -44,7 +50,9 @@ class MemberAdam:
         self.beta1_power = torch.ones_like(self.learning_rate)
         self.beta2_power = torch.ones_like(self.learning_rate)
 
-    def step(self, gradient: Float[Tensor, "members parameters"], scale: float | Tensor) -> None:
+    def step(
+        self, gradient: Float[Tensor, "members parameters"], scale: float | Tensor
+    ) -> None:
         """Update the parameters; `scale` is the schedule's factor on the rates."""
         rate = self.learning_rate * scale
         if self.has_decay:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skfunc._shapes import Float
 
-# torch modules that a user brings draw from torch's global generator, which threads share.
+# Modules that a user brings draw from torch's global generator, which threads share.
 _GLOBAL_GENERATOR = threading.Lock()
 
 

@@ -1,0 +1,17 @@
+"""Every public estimator passes every check of scikit-learn: none is expected to fail."""
+
+import os
+
+# Before SciPy is imported: without it scikit-learn skips its array API checks.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import skfunc
+
+ESTIMATORS = [skfunc.ODENetClassifier(), skfunc.ODENetRegressor()]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_sklearn_check(estimator, check):
+    check(estimator)
