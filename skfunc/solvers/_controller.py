@@ -66,12 +66,28 @@ def error_ratio(
     slopes: list[Tensor],
 ) -> Float[Tensor, "*rows"]:
     """Norm of the local error over the tolerance: a step is accepted up to 1."""
+    # The norm's 1 / sqrt(n), the step and 1 / rtol join the coefficients, which cost
+    # nothing, so that the scale is max |y| + atol / rtol.
+    rtol, atol, row_ndim = tolerance.rtol, tolerance.atol, tolerance.row_ndim
+    factor = 1.0 if isinstance(h, Tensor) else h
+    if not tolerance.blocks:
+        factor /= math.sqrt(math.prod(y0.shape[row_ndim:]))
+    factor /= rtol or atol
     used = [(e, k) for e, k in zip(tableau.e, slopes, strict=True) if e != 0.0]
-    error = used[0][1] * used[0][0]
+    error = used[0][1] * (factor * used[0][0])
     for e, k in used[1:]:
-        error.add_(k, alpha=e)
-    error.div_(tolerance.scale(y0, y1))
-    return (tolerance.norm(error) * h).abs()
+        error.add_(k, alpha=factor * e)
+    if rtol:
+        size = y1.abs()
+        error.div_(torch.maximum(size, y0.abs(), out=size).add_(atol / rtol))
+    if tolerance.blocks:
+        ratio = tolerance.norm(error)
+    elif row_ndim == y0.ndim:
+        ratio = error.abs()
+    else:
+        axes = tuple(range(row_ndim, y0.ndim))
+        ratio = torch.linalg.vector_norm(error, dim=axes, keepdim=row_ndim > 0)
+    return (ratio * h).abs() if isinstance(h, Tensor) else ratio
 
 
 def step_factor(ratio: float, just_rejected: bool) -> float:

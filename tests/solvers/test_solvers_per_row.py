@@ -60,8 +60,9 @@ def test_solution_is_right_and_hard_rows_cost_more():
         solution.y[-1, :, 0], torch.cos(FREQUENCIES), rtol=0, atol=1e-5
     )
     nfe = solution.report.nfe_per_row
-    assert (nfe.diff() >= 0).all()
-    assert nfe[-1] > 10 * nfe[0]
+    # A field that is zero tells nothing of the first step, which is then tiny.
+    assert (nfe[1:].diff() >= 0).all()
+    assert nfe[-1] > 10 * nfe[1]
     assert solution.report.nfe == pytest.approx(nfe.double().mean().item())
     assert solution.report.nfe_max == nfe.max()
 
