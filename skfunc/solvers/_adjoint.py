@@ -8,6 +8,7 @@ is a plain quadrature and is left out of the error norm (Kidger, Chen and Lyons 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from skfunc._shapes import Float
+from skfunc.solvers._adaptive import SharedStepIntegrator
+from skfunc.solvers._report import SolverWarning
 from skfunc.solvers._runge_kutta import CountedField, Field, Step, StepObserver
 
 
@@ -135,10 +138,23 @@ def adjoint_gradients(
             pair, None, times[i], times[i - 1], adjoint.on_step
         )
         cotangent = pair[1] + gradient[i - 1]
+    if isinstance(integrator, SharedStepIntegrator):
+        _warn_if_capped(integrator)
     of_params: list[Tensor | None] = [None] * len(params)
     for j, total in zip(adjoint.wanted, adjoint.totals, strict=True):
         of_params[j] = total
     return cotangent, of_params
+
+
+def _warn_if_capped(integrator: SharedStepIntegrator) -> None:
+    if integrator.tally.status != "success":
+        warnings.warn(
+            "The adjoint equation could not keep its tolerance on the way back, and "
+            "was finished by rk4 on a fixed grid: the gradient's accuracy is unknown. "
+            "Use gradient='checkpoint' for the exact one.",
+            SolverWarning,
+            stacklevel=2,
+        )
 
 
 def solve_adjoint(

@@ -76,7 +76,8 @@ class _Attempt(NamedTuple):
 class PerRowIntegrator:
     """An adaptive method with a step size for each row; records no gradient.
 
-    One read from the device per attempted step tells how many entries are under way.
+    One read from the device per attempted step tells how many entries are under way;
+    each compaction, at most log2 of their number, takes one more.
 
     Parameters
     ----------

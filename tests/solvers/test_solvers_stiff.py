@@ -137,3 +137,17 @@ def test_way_back_of_the_adjoint_does_not_raise_either():
                 max_nfe=300,
             )
             torch.autograd.grad(solution.y[-1].sum(), y0)
+
+
+def test_capped_way_back_warns():
+    def field(t, y):
+        return -5 * y
+
+    y0 = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    # Enough evaluations for the way forth, and not for a cotangent that is larger.
+    max_nfe = odeint(field, y0.detach(), [0.0, 1.0]).report.nfe_max + 6
+    solution = odeint(
+        field, y0, [0.0, 1.0], gradient="adjoint", params=[], max_nfe=max_nfe
+    )
+    with pytest.warns(SolverWarning, match="adjoint equation"):
+        torch.autograd.grad(1e6 * solution.y[-1].sum(), y0)
