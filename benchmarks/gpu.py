@@ -1,0 +1,149 @@
+"""Everything that wants a GPU, in one run of under ten minutes.
+
+Correctness on CUDA, speed ratios against the CPU, the CUDA graph, members in one pass,
+and MNIST in full. Where there is no GPU it says so and runs the same code on the CPU
+with `--quick`, which shows that the script works and measures nothing of interest.
+
+    python benchmarks/gpu.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_classification, make_friedman1
+
+from mnist import SHARED, load
+from skfunc import ODENetClassifier, ODENetRegressor
+from skfunc.solvers import odeint
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def timed(action) -> float:
+    """Return wall seconds, the device drained before and after."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    action()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+class Table:
+    """Rows of (what, value, remark), printed as they come."""
+
+    def __init__(self) -> None:
+        self.lines = ["| what | value | remark |", "| --- | --- | --- |"]
+        print("\n".join(self.lines), flush=True)
+
+    def add(self, what: str, value: float, remark: str = "") -> None:
+        self.lines.append(f"| {what} | {value:.4g} | {remark} |")
+        print(self.lines[-1], flush=True)
+
+
+def correctness(table: Table, device: str) -> None:
+    """Compare solves and fits of the device with those of the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 8, generator=generator, dtype=torch.float64) / 4
+    start = torch.randn(64, 8, generator=generator, dtype=torch.float64)
+
+    for method, options in (
+        ("rk4", dict(n_steps=20)),
+        ("dopri5", dict(rtol=1e-9, atol=1e-9)),
+        ("tsit5", dict(rtol=1e-9, atol=1e-9, per_row=True)),
+    ):
+        exact = start @ torch.linalg.matrix_exp(matrix).T
+        field = matrix.to(device)
+        y = odeint(
+            lambda t, y, A=field: y @ A.T,
+            start.to(device),
+            (0.0, 1.0),
+            method=method,
+            **options,
+        ).y[-1]
+        error = (y.cpu() - exact).abs().max().item()
+        table.add(f"{method} on {device}: largest error against expm", error)
+    X, y = make_friedman1(300, noise=0.5, random_state=0)
+    on_cpu = ODENetRegressor(device="cpu", max_iter=20, random_state=0).fit(X, y)
+    there = clone(on_cpu).set_params(device=device).fit(X, y)
+    gap = np.abs(on_cpu.predict(X) - there.predict(X)).max() / y.std()
+    table.add(f"fit of 20 epochs on {device} and CPU: largest gap / std(y)", gap)
+
+
+def speed(table: Table, device: str, quick: bool) -> None:
+    """Time fits on the device, plain and captured, of one and of ten members."""
+    rows = 2_000 if quick else 100_000
+    epochs = 1 if quick else 3
+    X, y = make_classification(rows, 50, n_informative=20, random_state=0)
+    base = ODENetClassifier(
+        max_iter=epochs, early_stopping=False, random_state=0, batch_size=1024
+    )
+    variants = {
+        "cpu, 1 member": dict(device="cpu", n_members=1),
+        f"{device}, 1 member": dict(device=device, n_members=1),
+        f"{device}, 10 members": dict(device=device, n_members=10),
+        f"{device}, 10 members, CUDA graph": dict(
+            device=device, n_members=10, cuda_graph=True
+        ),
+    }
+    seconds = {}
+    for name, options in variants.items():
+        model = clone(base).set_params(**options)
+        clone(model).fit(X[:2048], y[:2048])
+        seconds[name] = timed(lambda m=model: m.fit(X, y))
+        table.add(f"{rows} x 50, {epochs} epochs: {name}", seconds[name], "s")
+    one, ten = seconds[f"{device}, 1 member"], seconds[f"{device}, 10 members"]
+    table.add("ten members over one", ten / one, "goal <= 1.5 on a GPU")
+    table.add("one member: CPU over device", seconds["cpu, 1 member"] / one)
+    graph = seconds[f"{device}, 10 members, CUDA graph"]
+    table.add("ten members: plain over CUDA graph", ten / graph)
+
+
+def mnist(table: Table, device: str, quick: bool) -> None:
+    """Train the convolutional ODE-Net on all of MNIST."""
+    X, y, X_test, y_test = load(600 if quick else 60_000)
+    model = ODENetClassifier(
+        solver="rk4",
+        n_steps=2,
+        state_size=64,
+        max_iter=1 if quick else 30,
+        device=device,
+        cuda_graph=device == "cuda",
+        **(SHARED | dict(batch_size=128)),
+    )
+    seconds = timed(lambda: model.fit(X, y))
+    rows = slice(0, 200 if quick else None)
+    error = 1.0 - model.score(X_test[rows], y_test[rows])
+    size = model.parameters_.shape[1]
+    table.add("MNIST test error, %", 100 * error, f"{size} parameters, {seconds:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    print(f"{name}, torch {torch.__version__}\n")
+    if device == "cpu" and not args.quick:
+        raise SystemExit("there is no CUDA device here; --quick runs the code on CPU")
+    table = Table()
+    correctness(table, device)
+    speed(table, device, args.quick)
+    mnist(table, device, args.quick)
+    if device == "cuda":
+        RESULTS.mkdir(exist_ok=True)
+        text = f"{name}, torch {torch.__version__}\n\n" + "\n".join(table.lines) + "\n"
+        (RESULTS / "gpu.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
