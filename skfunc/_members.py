@@ -33,6 +33,10 @@ from skfunc.training import (
 # "auto" trains on all rows at once up to this many, in float64: then an integer weight
 # means the same as copies of the row, to rounding.
 FULL_BATCH_ROWS = 64
+# "auto" batches beyond that: about this many per epoch, within these sizes.
+_BATCHES_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16, 32, 1024
+# "auto" epochs: the most, reached up to so many row visits in all, and the least.
+_MOST_EPOCHS, _ROW_VISITS, _FEWEST_EPOCHS = 200, 400_000, 20
 # Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
 FEWEST_ROWS_TO_SPLIT = 20
 # Numbers in one chunk's input and state at predict time.
@@ -70,13 +74,14 @@ class _EpochWatch:
     def __init__(
         self,
         estimator: MemberNetworkEstimator,
+        epochs: int,
         fixed: dict[str, Any],
         fit_data: tuple[ArrayLike, ArrayLike],
     ) -> None:
         self.estimator, self.fixed = estimator, fixed
         self.X, self.y = fit_data
         self.watched = bool(getattr(estimator, "_skl_callbacks", None))
-        self.context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self.context = estimator._init_callback_context(max_subtasks=epochs)
         self.context.call_on_fit_task_begin(estimator=estimator, X=self.X, y=self.y)
         self.epoch: Any = None
 
@@ -184,7 +189,8 @@ class MemberNetworkEstimator(FunctionEstimator):
 
     def _check_training_parameters(self) -> None:
         check_integer("n_members", self.n_members)
-        check_integer("max_iter", self.max_iter)
+        if self.max_iter != "auto":
+            check_integer("max_iter", self.max_iter)
         check_integer("n_iter_no_change", self.n_iter_no_change)
         check_real("learning_rate_init", self.learning_rate_init, 0, inclusive=False)
         check_real("alpha", self.alpha, 0)
@@ -202,9 +208,13 @@ class MemberNetworkEstimator(FunctionEstimator):
             return min(int(self.batch_size), n_rows)
         if n_rows <= FULL_BATCH_ROWS:
             return FULL_BATCH_ROWS
-        import os
+        size = n_rows // _BATCHES_PER_EPOCH
+        return int(np.clip(size, _SMALLEST_BATCH, _LARGEST_BATCH))
 
-        return int(np.clip(n_rows // 16, int(os.environ.get("BMIN", "64")), 1024))
+    def _epochs(self, n_rows: int) -> int:
+        if self.max_iter != "auto":
+            return int(self.max_iter)
+        return int(np.clip(_ROW_VISITS // n_rows, _FEWEST_EPOCHS, _MOST_EPOCHS))
 
     def _member_weights(
         self,
@@ -262,7 +272,7 @@ class MemberNetworkEstimator(FunctionEstimator):
         """
         random_state = check_random_state(self.random_state)
         device = resolve_device(self.device)
-        batch_size = self._batch_size(len(X))
+        batch_size, epochs = self._batch_size(len(X)), self._epochs(len(X))
         small = len(X) <= FULL_BATCH_ROWS
         dtype = torch.float64 if small and device.type == "cpu" else torch.float32
         stack = MemberStack(
@@ -282,14 +292,14 @@ class MemberNetworkEstimator(FunctionEstimator):
         options = TrainingOptions(
             learning_rate=np.full(self.n_members, float(self.learning_rate_init)),
             alpha=np.full(self.n_members, float(self.alpha)),
-            max_iter=self.max_iter,
+            max_iter=epochs,
             batch_size=batch_size,
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
             max_gradient_norm=_MAX_GRADIENT_NORM,
             cuda_graph=getattr(self, "cuda_graph", False),
         )
-        watch = _EpochWatch(self, fixed, fit_data)
+        watch = _EpochWatch(self, epochs, fixed, fit_data)
         step = min(batch_size, len(X)) * self.n_members * stack.n_parameters
         with thread_limits(small=step < _SMALL_STEP):
             result = train(

@@ -73,15 +73,16 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
         L2 penalty: the precision of a Gaussian prior on the weights. As in
         `MLPRegressor` it is divided by the sample size; it acts as weight decay.
     batch_size : int or "auto", default="auto"
-        Rows per step; "auto" is all of up to 64 rows, and n_samples / 16 between 64 and
+        Rows per step; "auto" is all of up to 64 rows, and n_samples / 16 between 32 and
         1024 beyond.
     learning_rate_init : float, default=5e-3
         Peak learning rate of Adam; it warms up, then falls along half a cosine.
-    max_iter : int, default=100
-        Most epochs.
+    max_iter : int or "auto", default="auto"
+        Most epochs, over which the learning rate falls. "auto" is 200 for up to 2000
+        rows, then 400 000 / n_samples, and at least 20.
     tol : float, default=1e-4
         Without a held-out part, an epoch that lowers the loss by less is no progress.
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=40
         Epochs without progress after which a member stops.
     early_stopping : bool or "auto", default="auto"
         Whether each member keeps a part of the rows out of its training, another one
@@ -176,9 +177,9 @@ class BaseODENet(MemberNetworkEstimator):
         alpha: float = 1.0,
         batch_size: int | Literal["auto"] = "auto",
         learning_rate_init: float = 5e-3,
-        max_iter: int = 100,
+        max_iter: int | Literal["auto"] = "auto",
         tol: float = 1e-4,
-        n_iter_no_change: int = 20,
+        n_iter_no_change: int = 40,
         early_stopping: bool | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         warm_start: bool = False,

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 
-# Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
-import os
-
 import torch
 from torch import Tensor
 
 from skfunc._shapes import Float
 
-BETA1, BETA2, EPSILON = (
-    0.9,
-    float(os.environ.get("B2", "0.999")),
-    float(os.environ.get("EPS", "1e-8")),
-)
+# Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class MemberAdam:
