@@ -130,6 +130,7 @@ class UserField(nn.Module):
     ) -> None:
         super().__init__()
         self.module = factory(size)
+        self.stacked_ndim = 3 if isinstance(size, int) else 2 + len(size)
         if not isinstance(self.module, nn.Module):
             raise TypeError(
                 "field must build a torch.nn.Module when called with the state's "
@@ -141,7 +142,7 @@ class UserField(nn.Module):
         # Stacked parameters come from functional_call on the whole network.
         parameters: dict[str, Tensor] = dict(self.module.named_parameters())
         buffers = dict(self.module.named_buffers())
-        if h.dim() < 3 or not parameters:
+        if h.dim() < self.stacked_ndim:
             derivative = self.module(t, h)
         else:
             t_axis = 0 if t.dim() else None

@@ -149,7 +149,13 @@ class GroupNorm(nn.Module):
 
     def __init__(self, n_channels: int, n_groups: int | None = None) -> None:
         super().__init__()
-        self.n_groups = n_groups or math.gcd(n_channels, 8)
+        if n_groups is None:
+            n_groups = math.gcd(n_channels, 8)
+            # A group of one channel would cancel what is added to all of its pixels,
+            # as a field adds the time.
+            if n_groups == n_channels:
+                n_groups = max(1, n_channels // 2)
+        self.n_groups = n_groups
         self.scale = nn.Parameter(torch.empty(n_channels))
         self.shift = nn.Parameter(torch.empty(n_channels))
 
