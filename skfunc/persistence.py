@@ -13,7 +13,7 @@ import json
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,7 +22,8 @@ from safetensors.numpy import save as save_tensors
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
-from skfunc.base import FunctionEstimator
+if TYPE_CHECKING:
+    from skfunc.base import FunctionEstimator
 
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
