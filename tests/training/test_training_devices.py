@@ -1,0 +1,104 @@
+"""Threads are limited for the while of a fit, and devices are found or refused."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from skfunc.training import member_seeds, one_thread, resolve_device, thread_limits
+from threadpoolctl import threadpool_info
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def blas_threads():
+    return sorted(
+        (pool["filepath"], pool["num_threads"])
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    )
+
+
+def test_small_work_runs_on_one_thread(two_threads):
+    before = blas_threads()
+    with thread_limits(small=True):
+        assert torch.get_num_threads() == 1
+        assert all(number == 1 for _, number in blas_threads())
+    assert torch.get_num_threads() == 2
+    assert blas_threads() == before
+
+
+def test_large_work_keeps_the_threads(two_threads):
+    with thread_limits(small=False):
+        assert torch.get_num_threads() == 2
+
+
+def test_nested_limits(two_threads):
+    with thread_limits(small=True):
+        with thread_limits(small=True), one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+        with thread_limits(small=False):
+            assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_error_inside_restores(two_threads):
+    before = blas_threads()
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), thread_limits(small=True):
+            raise error
+        assert torch.get_num_threads() == 2
+        assert blas_threads() == before
+
+
+def run(target):
+    """Run in a thread of its own and return what it returned."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(target()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_worker_thread_is_limited_even_for_large_work(two_threads):
+    def work():
+        with thread_limits(small=False):
+            return torch.get_num_threads()
+
+    assert run(work) == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_auto_device_is_one_that_there_is():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cpu:x", None, 1.5, ["cpu"]])
+def test_unknown_device_is_refused(device):
+    with pytest.raises(ValueError, match="device="):
+        resolve_device(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_absent_cuda_is_refused(device):
+    with pytest.raises(ValueError, match="device='cuda.*use 'auto' or 'cpu'"):
+        resolve_device(device)
+
+
+def test_seeds_of_the_first_members_do_not_depend_on_their_number():
+    few = member_seeds(np.random.RandomState(0), 3)
+    many = member_seeds(np.random.RandomState(0), 10)
+    assert many[:3] == few
+    assert len(set(many)) == 10
+    assert all(type(seed) is int and 0 <= seed < 2**31 for seed in many)
