@@ -38,7 +38,7 @@ _BATCHES_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16, 32, 1024
 # "auto" epochs: the most, reached up to so many row visits in all, and the least.
 _MOST_EPOCHS, _ROW_VISITS, _FEWEST_EPOCHS = 200, 400_000, 20
 # Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
-FEWEST_ROWS_TO_SPLIT = 20
+FEWEST_ROWS_TO_SPLIT = 8
 # Numbers in one chunk's input and state at predict time.
 _PREDICT_NUMBERS = 4_000_000
 # Predictions smaller than this many numbers run on one thread.

@@ -16,12 +16,13 @@ from torch.nn import functional
 
 from skfunc._members import weighted_moments
 from skfunc._shapes import Float
-from skfunc._validation import check_real, check_weights
+from skfunc._validation import check_real, check_shape, check_weights
 from skfunc.base import FunctionClassifierMixin
 from skfunc.ode._odenet import BaseODENet, fill_docstrings
 
-# Temperatures that the calibration may choose, as powers of e.
-_LOG_TEMPERATURES = (-1.5, 3.0)
+# Gaussian prior of the calibration: log temperature, log odds of label noise.
+_CALIBRATION_MEAN = np.array([0.0, -3.0])
+_CALIBRATION_STD = np.array([0.5, 3.0])
 
 
 @fill_docstrings
@@ -43,6 +44,11 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         The labels, sorted.
     temperature_ : float
         Divides the logits; fitted to rows that members never saw [4]_.
+    label_noise_ : float
+        Share of the class frequencies in the probabilities, fitted likewise: how often
+        a label is none that the networks can foresee.
+    class_prior_ : ndarray of shape (n_classes,)
+        Smoothed weighted class frequencies.
 
     Raises
     ------
@@ -111,7 +117,14 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
                 f"y has one class only ({classes[0]!r}) in the rows of positive "
                 "weight; a classifier needs at least two classes"
             )
-        fixed: dict[str, Any] = {"classes_": classes, "temperature_": 1.0}
+        fixed: dict[str, Any] = {
+            "classes_": classes,
+            "temperature_": 1.0,
+            "label_noise_": 0.0,
+            # One more of each class than was seen, as in Laplace's rule of succession.
+            "class_prior_": (np.bincount(positions, weights) + 1.0)
+            / (weights.sum() + len(classes)),
+        }
         fixed["X_mean_"], fixed["X_scale_"] = weighted_moments(rows, weights)
         rows = (rows - fixed["X_mean_"]) / fixed["X_scale_"]
         self._fit_members(
@@ -121,7 +134,8 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
 
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:
-        return (*super()._fitted_attributes(), "classes_", "temperature_")
+        own = ("classes_", "temperature_", "label_noise_", "class_prior_")
+        return (*super()._fitted_attributes(), *own)
 
     def _check_fitted_state(self) -> None:
         classes = self.classes_
@@ -129,6 +143,8 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
             raise ValueError("classes_ must be a vector")
         super()._check_fitted_state()
         check_real("temperature_", self.temperature_, 0, inclusive=False)
+        check_real("label_noise_", self.label_noise_, 0, 1)
+        check_shape("class_prior_", self.class_prior_, self.classes_.shape)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)
@@ -150,27 +166,36 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         held_out: NDArray[np.float64],
         targets: NDArray[Any],
     ) -> dict[str, Any]:
-        """Fit the temperature to held-out labels."""
+        """Fit temperature and label noise to the labels of held-out rows."""
         members, rows = np.nonzero(held_out)
         weights = held_out[members, rows]
         logits, labels = outputs[members, rows], targets[rows]
+        chosen, prior = np.arange(len(labels)), self.class_prior_[labels]
 
-        def loss(log_temperature: float) -> float:
-            log_p = special.log_softmax(logits * np.exp(-log_temperature), axis=1)
-            return -np.average(log_p[np.arange(len(labels)), labels], weights=weights)
+        def loss(values: NDArray[np.float64]) -> float:
+            log_temperature, log_odds = values
+            p = special.softmax(logits * np.exp(-log_temperature), axis=1)
+            noise = special.expit(log_odds)
+            mixed = (1.0 - noise) * p[chosen, labels] + noise * self.class_prior_[
+                labels
+            ]
+            log_prior = np.sum(((values - _CALIBRATION_MEAN) / _CALIBRATION_STD) ** 2)
+            return 0.5 * log_prior - np.sum(weights * np.log(np.maximum(mixed, 1e-300)))
 
-        best = optimize.minimize_scalar(
-            loss, bounds=_LOG_TEMPERATURES, method="bounded"
-        )
+        best = optimize.minimize(loss, _CALIBRATION_MEAN, method="Nelder-Mead").x
         # Single members need more softening than their average does, which is soft
         # already: half of it is applied (chosen on the recorded sets).
-        return {"temperature_": float(np.exp(0.5 * best.x))}
+        return {
+            "temperature_": float(np.exp(0.5 * best[0])),
+            "label_noise_": float(special.expit(best[1])),
+        }
 
     def _class_probabilities(
         self, X: NDArray[np.float64], **options: Any
     ) -> NDArray[np.float64]:
         logits = self._member_outputs(self._scaled(X), **options)
-        return special.softmax(logits / self.temperature_, axis=-1)
+        p = special.softmax(logits / self.temperature_, axis=-1)
+        return (1.0 - self.label_noise_) * p + self.label_noise_ * self.class_prior_
 
     def predict_proba(
         self,

@@ -87,7 +87,7 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
     early_stopping : bool or "auto", default="auto"
         Whether each member keeps a part of the rows out of its training, another one
         for each. It then keeps the weights of its best epoch there, and these rows
-        calibrate the predictions. "auto": from 20 distinct rows on.
+        calibrate the predictions. "auto": from 8 distinct rows on.
     validation_fraction : float, default=0.1
         The part that a member keeps out. Equal rows are kept out together.
     warm_start : bool, default=False
