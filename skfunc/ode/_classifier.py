@@ -176,11 +176,10 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
             log_temperature, log_odds = values
             p = special.softmax(logits * np.exp(-log_temperature), axis=1)
             noise = special.expit(log_odds)
-            mixed = (1.0 - noise) * p[chosen, labels] + noise * self.class_prior_[
-                labels
-            ]
-            log_prior = np.sum(((values - _CALIBRATION_MEAN) / _CALIBRATION_STD) ** 2)
-            return 0.5 * log_prior - np.sum(weights * np.log(np.maximum(mixed, 1e-300)))
+            mixed = (1.0 - noise) * p[chosen, labels] + noise * prior
+            log_likelihood = np.sum(weights * np.log(np.maximum(mixed, 1e-300)))
+            z = (values - _CALIBRATION_MEAN) / _CALIBRATION_STD
+            return 0.5 * np.sum(z**2) - log_likelihood
 
         best = optimize.minimize(loss, _CALIBRATION_MEAN, method="Nelder-Mead").x
         # Single members need more softening than their average does, which is soft
