@@ -33,11 +33,18 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Array shapes are checked at run time in the tests of the torch floors.
+SHAPE_TESTS := tests/nn tests/training tests/test_predictive.py
+
 test: lint
-	$(BIN)/python -m pytest --doctest-modules skfunc tests -m "not slow" -n 2
+	SKFUNC_CHECK_SHAPES=1 $(BIN)/python -m pytest $(SHAPE_TESTS) -m "not slow"
+	$(BIN)/python -m pytest --doctest-modules skfunc tests -m "not slow" -n 2 \
+		$(addprefix --ignore=,$(SHAPE_TESTS))
 
 test-all: lint
-	$(BIN)/python -m pytest --doctest-modules skfunc tests -n 2
+	SKFUNC_CHECK_SHAPES=1 $(BIN)/python -m pytest $(SHAPE_TESTS)
+	$(BIN)/python -m pytest --doctest-modules skfunc tests -n 2 \
+		$(addprefix --ignore=,$(SHAPE_TESTS))
 
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/solvers.py

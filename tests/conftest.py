@@ -2,3 +2,12 @@ import os
 
 # scikit-learn's array API checks are skipped unless this is set before SciPy's import.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+# The shapes in annotations are checked where `make test` asks for it: the checks cost
+# more than the small tensors that they look at.
+if os.environ.get("SKFUNC_CHECK_SHAPES"):
+    from jaxtyping import install_import_hook
+
+    install_import_hook(
+        ["skfunc.nn", "skfunc.predictive", "skfunc.training"], "beartype.beartype"
+    )

@@ -113,8 +113,8 @@ class ODENet(nn.Module):
         return h
 
     def forward(
-        self, x: Float[Tensor, "members rows features"], solver: SolverOptions
-    ) -> tuple[Float[Tensor, "members rows outputs"], SolverReport]:
+        self, x: Float[Tensor, "*rows features"], solver: SolverOptions
+    ) -> tuple[Float[Tensor, "*rows outputs"], SolverReport]:
         """Return the outputs and the solver's report."""
         solution = self.solve(self.initial_state(x), solver)
         return self.head(solution.y[-1]), solution.report
