@@ -64,8 +64,7 @@ def public_names(module):
     return [
         name
         for name, value in vars(module).items()
-        if not name.startswith("_")
-        and getattr(value, "__module__", "") == module.__name__
+        if inspect.isclass(value) and value.__module__ == module.__name__
     ]
 
 
