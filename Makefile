@@ -54,4 +54,4 @@ docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build docs/auto_examples docs/generated dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst skfunc-demo dist .mypy_cache .ruff_cache .pytest_cache

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skfunc import ODENetClassifier, ODENetRegressor
-from skfunc.solvers import odeint
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_friedman1
 
 from mnist import SHARED, load
+from skfunc import ODENetClassifier, ODENetRegressor
+from skfunc.solvers import odeint
 
 RESULTS = Path(__file__).parent / "results"
 

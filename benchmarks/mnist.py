@@ -18,13 +18,14 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from torch import nn
+
 from skfunc import ODENetClassifier
 from skfunc.metrics import expected_calibration_error
 from skfunc.nn import Conv2d, GroupNorm
 from skfunc.nn._layers import activation_gain
 from skfunc.nn._odenet import ImageHead, ImageStem
 from skfunc.solvers import SolverReport
-from torch import nn
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -27,9 +27,10 @@ os.environ.setdefault(
 
 import torch
 import torchdiffeq
-from skfunc.solvers import odeint
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from skfunc.solvers import odeint
 
 RESULTS = Path(__file__).parent / "results"
 HIDDEN = 64

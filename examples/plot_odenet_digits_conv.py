@@ -12,11 +12,12 @@ made of convolutions. We compare it with a field that sees 64 unrelated columns.
 # ----------
 import matplotlib.pyplot as plt
 import numpy as np
-from skfunc import ODENetClassifier
-from skfunc.metrics import expected_calibration_error
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
+
+from skfunc import ODENetClassifier
+from skfunc.metrics import expected_calibration_error
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.4, random_state=0)

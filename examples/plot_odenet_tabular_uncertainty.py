@@ -15,11 +15,12 @@ worth much; a forecast that knows how wide it must be is.
 # noise by.
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.datasets import load_diabetes
+from sklearn.model_selection import train_test_split
+
 from skfunc import ODENetRegressor
 from skfunc.metrics import crps_gaussian, gaussian_nll, interval_coverage
 from skfunc.plotting import CoverageDisplay, PredictiveBandDisplay
-from sklearn.datasets import load_diabetes
-from sklearn.model_selection import train_test_split
 
 X, y = load_diabetes(return_X_y=True, as_frame=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.4, random_state=0)

@@ -14,9 +14,10 @@ others?
 # quick.
 import matplotlib.pyplot as plt
 import numpy as np
-from skfunc import ODENetClassifier
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from skfunc import ODENetClassifier
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)

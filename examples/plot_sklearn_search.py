@@ -14,13 +14,14 @@ estimators and for any other with `predict(X, return_std=True)`.
 # says which candidate is refitted on all rows.
 import matplotlib.pyplot as plt
 import numpy as np
-from skfunc import ODENetRegressor
-from skfunc.metrics import get_scorer, neg_crps_scorer, neg_gaussian_nll_scorer
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from skfunc import ODENetRegressor
+from skfunc.metrics import get_scorer, neg_crps_scorer, neg_gaussian_nll_scorer
 
 X, y = load_diabetes(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)

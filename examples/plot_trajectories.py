@@ -18,9 +18,10 @@ it lifts the inner circle out.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from sklearn.datasets import make_circles
+
 from skfunc import ODENetClassifier
 from skfunc.solvers import odeint
-from sklearn.datasets import make_circles
 
 X, y = make_circles(400, factor=0.4, noise=0.05, random_state=0)
 models = {}

@@ -249,9 +249,10 @@ def _describe(value: Any, what: str, tensors: dict[str, np.ndarray]) -> Any:
         if value.dtype.kind in "OU" and value.ndim == 1:
             items = [_describe(item, what, tensors) for item in value.tolist()]
             return {"strings": items, "dtype": value.dtype.str}
+    name = getattr(value, "__qualname__", type(value).__name__)
     raise ValueError(
-        f"cannot save {what}: a {type(value).__name__} has no description in a "
-        "safetensors file; pickle or joblib can store it"
+        f"cannot save {what}: {name} has no description in a safetensors file; pickle "
+        "or joblib can store it"
     )
 
 

@@ -19,6 +19,8 @@ from scipy import special, stats
 
 from skfunc._shapes import Float
 
+__all__ = ["Categorical", "Gaussian", "GaussianMixture", "coverage_levels"]
+
 _LOG_2PI = float(np.log(2.0 * np.pi))
 # Bisection halves the bracket each time: 60 steps reach the spacing of float64.
 _BISECTIONS = 60
@@ -52,6 +54,16 @@ def _shuffled_rounds(
 
 def coverage_levels(coverage: float) -> tuple[float, float]:
     """Return the two quantile levels of a central interval.
+
+    Parameters
+    ----------
+    coverage : float
+        Probability of the interval, in (0, 1).
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper level.
 
     Raises
     ------

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.base import is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import get_tags
+from sklearn.utils.validation import validate_data
+
 from skfunc.base import (
     FunctionClassifierMixin,
     FunctionEstimator,
     FunctionRegressorMixin,
 )
 from skfunc.predictive import Gaussian, GaussianMixture
-from sklearn.base import is_classifier, is_regressor
-from sklearn.exceptions import NotFittedError
-from sklearn.utils import get_tags
-from sklearn.utils.validation import validate_data
 
 
 class Lines(FunctionRegressorMixin, FunctionEstimator):

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skfunc import demo
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
+
+from skfunc import demo
 
 SMALL = {"max_iter": 2, "n_members": 2, "state_size": 8, "hidden_layer_sizes": (8,)}
 README = Path(__file__).resolve().parent.parent / "README.md"

@@ -7,9 +7,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skfunc
 import sklearn
-from skfunc import metrics
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.callback import ProgressBar, ScoringMonitor
@@ -31,6 +29,9 @@ from sklearn.model_selection import (
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import skfunc
+from skfunc import metrics
 
 SMALL = {
     "hidden_layer_sizes": (8,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import expon, kstest, norm
+
 from skfunc.metrics import expected_calibration_error, interval_coverage, pit_values
 
 

@@ -7,8 +7,6 @@ import pickle
 import numpy as np
 import pytest
 from scipy.stats import norm
-from skfunc import metrics
-from skfunc.metrics import SCORERS, get_scorer
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.compose import TransformedTargetRegressor
@@ -27,6 +25,9 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from skfunc import metrics
+from skfunc.metrics import SCORERS, get_scorer
 
 REGRESSION = ["neg_gaussian_nll", "neg_crps", "neg_interval_score"]
 REGRESSION += ["neg_coverage_error"]

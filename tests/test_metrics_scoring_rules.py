@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
+
 from skfunc.metrics import (
     _checks,
     crps_ensemble,

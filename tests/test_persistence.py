@@ -11,16 +11,17 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skfunc
 import skops.io
 from safetensors import numpy as safetensors_numpy
 from safetensors import torch as safetensors_torch
-from skfunc.persistence import ESTIMATORS, _checksum
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+
+import skfunc
+from skfunc.persistence import ESTIMATORS, _checksum
 
 SMALL = {
     "hidden_layer_sizes": (8,),
@@ -324,6 +325,27 @@ def edit(data, change, tensors=None):
     )
 
 
+OTHER_FILES = {
+    "nothing": b"",
+    "zeros": b"\0" * 8,
+    "ones": b"\xff" * 64,
+    "text": b"not a model at all",
+    "empty header": struct.pack("<Q", 2) + b"{}",
+    "header that is null": struct.pack("<Q", 4) + b"null",
+    "endless header": struct.pack("<Q", 2**63) + b"{}",
+    "pickle": pickle.dumps({"a": 1}),
+    "pickle that runs a command": b"cos\nsystem\n(S'echo executed'\ntR.",
+    "tensors alone": safetensors_numpy.save({"weight": np.ones(3)}),
+    "another library's": safetensors_numpy.save(
+        {"w": np.ones(3)}, metadata={"format": "pt"}
+    ),
+    "no header of ours": safetensors_numpy.save({}, metadata={"format": "skfunc-1"}),
+    "a type that numpy lacks": safetensors_torch.save(
+        {"w": nn.Linear(2, 2).bfloat16().weight.detach()}
+    ),
+}
+
+
 @pytest.mark.usefixtures("no_pickle")
 class TestDamage:
     def test_unedited_file_loads(self, saved, load_bytes):
@@ -359,27 +381,10 @@ class TestDamage:
             with pytest.raises(ValueError, match="cannot load"):
                 load_bytes(data)
 
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"",
-            b"\0" * 8,
-            b"\xff" * 64,
-            b"not a model at all",
-            struct.pack("<Q", 2) + b"{}",
-            struct.pack("<Q", 4) + b"null",
-            struct.pack("<Q", 2**63) + b"{}",
-            pickle.dumps({"a": 1}),
-            b"cos\nsystem\n(S'echo executed'\ntR.",
-            safetensors_numpy.save({"weight": np.ones(3)}),
-            safetensors_numpy.save({"w": np.ones(3)}, metadata={"format": "pt"}),
-            safetensors_numpy.save({}, metadata={"format": "skfunc-1"}),
-            safetensors_torch.save({"w": nn.Linear(2, 2).bfloat16().weight.detach()}),
-        ],
-    )
-    def test_other_files(self, load_bytes, data):
+    @pytest.mark.parametrize("name", OTHER_FILES)
+    def test_other_files(self, load_bytes, name):
         with pytest.raises(ValueError, match="cannot load .*edited.safetensors"):
-            load_bytes(data)
+            load_bytes(OTHER_FILES[name])
 
     def test_pickled_model_is_not_run(self, load_bytes, tmp_path):
         target = tmp_path / "executed"

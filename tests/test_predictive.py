@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import integrate, special, stats
+
 from skfunc import predictive
 from skfunc.predictive import Categorical, Gaussian, GaussianMixture, coverage_levels
 

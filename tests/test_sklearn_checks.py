@@ -1,4 +1,4 @@
-"""Every public estimator passes every check of scikit-learn: none is expected to fail."""
+"""Every public estimator passes every check of scikit-learn, none excepted."""
 
 import os
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from skfunc._validation import (
     check_image_shape,
     check_integer,

@@ -59,8 +59,7 @@ def interval_coverage(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of two counts as a row given twice.
 
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape \
-            (n_outputs,), default="uniform_average"
+    multioutput : str or array-like of shape (n_outputs,), default="uniform_average"
         Mean over the outputs, one value per output, or a mean with these weights.
 
     Returns
@@ -126,8 +125,7 @@ def pit_values(
     std : array-like of the shape of `y`, default=None
         Standard deviations of a Gaussian prediction, positive.
 
-    draws : array-like of shape (n_samples, n_draws) or \
-            (n_samples, n_outputs, n_draws), default=None
+    draws : array-like of shape (n_samples, [n_outputs,] n_draws), default=None
         Draws of observations from the predictive distribution of each row.
 
     cdf : callable, default=None

@@ -48,8 +48,7 @@ def gaussian_nll(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of two counts as a row given twice.
 
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape \
-            (n_outputs,), default="uniform_average"
+    multioutput : str or array-like of shape (n_outputs,), default="uniform_average"
         Mean over the outputs, one value per output, or a mean with these weights.
 
     Returns
@@ -120,8 +119,7 @@ def crps_gaussian(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of two counts as a row given twice.
 
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape \
-            (n_outputs,), default="uniform_average"
+    multioutput : str or array-like of shape (n_outputs,), default="uniform_average"
         Mean over the outputs, one value per output, or a mean with these weights.
 
     Returns
@@ -191,8 +189,7 @@ def crps_ensemble(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Observed target values.
 
-    draws : array-like of shape (n_samples, n_draws) or \
-            (n_samples, n_outputs, n_draws)
+    draws : array-like of shape (n_samples, [n_outputs,] n_draws)
         Draws from the predictive distribution of each row.
 
     fair : bool, default=False
@@ -204,8 +201,7 @@ def crps_ensemble(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of two counts as a row given twice.
 
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape \
-            (n_outputs,), default="uniform_average"
+    multioutput : str or array-like of shape (n_outputs,), default="uniform_average"
         Mean over the outputs, one value per output, or a mean with these weights.
 
     Returns
@@ -302,8 +298,7 @@ def interval_score(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows. A weight of two counts as a row given twice.
 
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape \
-            (n_outputs,), default="uniform_average"
+    multioutput : str or array-like of shape (n_outputs,), default="uniform_average"
         Mean over the outputs, one value per output, or a mean with these weights.
 
     Returns

@@ -30,7 +30,7 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
     """Classifier of continuous depth that says how sure it is.
 
     Each of `n_members` networks maps a row to a state h(0), carries it along
-    dh/dt = f(h, t) to t = 1, and reads off the logits of the classes. X is standardized
+    dh/dt = f(t, h) to t = 1, and reads off the logits of the classes. X is standardized
     inside.
 
     Parameters
@@ -185,7 +185,7 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         # Single members need more softening than their average does, which is soft
         # already: half of it is applied (chosen on the recorded sets).
         return {
-            "temperature_": float(np.exp(0.5 * best[0])),
+            "temperature_": float(np.exp(min(0.5 * best[0], best[0]))),
             "label_noise_": float(special.expit(best[1])),
         }
 

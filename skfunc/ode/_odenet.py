@@ -55,7 +55,7 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
     solver : str, default="midpoint"
         "euler", "midpoint", "heun" or "rk4" on a fixed grid; "dopri5" or "tsit5" with
         adaptive steps; or "torchdiffeq:METHOD" for any method of that library.
-    n_steps : int, default=2
+    n_steps : int, default=1
         Steps of a fixed-grid solver.
     rtol, atol : float, default=1e-3, 1e-4
         Tolerances of an adaptive solver, relative and absolute.
@@ -75,14 +75,14 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
     batch_size : int or "auto", default="auto"
         Rows per step; "auto" is all of up to 64 rows, and n_samples / 16 between 32 and
         1024 beyond.
-    learning_rate_init : float, default=5e-3
+    learning_rate_init : float, default=1e-2
         Peak learning rate of Adam; it warms up, then falls along half a cosine.
     max_iter : int or "auto", default="auto"
         Most epochs, over which the learning rate falls. "auto" is 200 for up to 2000
         rows, then 400 000 / n_samples, and at least 20.
     tol : float, default=1e-4
         Without a held-out part, an epoch that lowers the loss by less is no progress.
-    n_iter_no_change : int, default=40
+    n_iter_no_change : int, default=20
         Epochs without progress after which a member stops.
     early_stopping : bool or "auto", default="auto"
         Whether each member keeps a part of the rows out of its training, another one
@@ -103,7 +103,7 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
         Whether to capture the training step as a CUDA graph; needs CUDA and a fixed
         grid."""
 _ATTRIBUTES = """parameters_ : ndarray of shape (n_members, n_parameters)
-        Weights of the members.
+        Weights of the members, averaged over the last steps of training.
     n_iter_ : int
         Epochs run by the member that ran longest.
     best_iter_ : ndarray of shape (n_members,)
@@ -123,7 +123,7 @@ _ATTRIBUTES = """parameters_ : ndarray of shape (n_members, n_parameters)
         Weighted moments that X is standardized by.
     n_features_in_ : int
         Columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where X had any."""
 _REFERENCES = """.. [1] R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, "Neural
            ordinary differential equations", 2018, arXiv:1806.07366.
@@ -168,7 +168,7 @@ class BaseODENet(MemberNetworkEstimator):
         image_shape: Sequence[int] | None = None,
         n_members: int = 8,
         solver: str = "midpoint",
-        n_steps: int = 2,
+        n_steps: int = 1,
         rtol: float = 1e-3,
         atol: float = 1e-4,
         gradient: str = "backprop",
@@ -176,10 +176,10 @@ class BaseODENet(MemberNetworkEstimator):
         max_nfe: int = 10_000,
         alpha: float = 1.0,
         batch_size: int | Literal["auto"] = "auto",
-        learning_rate_init: float = 5e-3,
+        learning_rate_init: float = 1e-2,
         max_iter: int | Literal["auto"] = "auto",
         tol: float = 1e-4,
-        n_iter_no_change: int = 40,
+        n_iter_no_change: int = 20,
         early_stopping: bool | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         warm_start: bool = False,

@@ -55,7 +55,7 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
     """Regressor of continuous depth that predicts a distribution.
 
     Each of `n_members` networks maps a row to a state h(0), carries it along
-    dh/dt = f(h, t) to t = 1, and reads off a mean and a standard deviation. X and y are
+    dh/dt = f(t, h) to t = 1, and reads off a mean and a standard deviation. X and y are
     standardized inside; several targets are predicted independently given the network.
 
     Parameters

@@ -48,8 +48,8 @@ class TrainingResult:
     Attributes
     ----------
     flat : Tensor of shape (members, parameters)
-        The best parameters of each member where there is a held-out part, else the
-        last ones.
+        The averaged parameters of each member: the best ones where there is a held-out
+        part, else the last ones.
     n_iter : int
         Epochs run by the member that ran longest.
     losses, validation_losses : list of ndarray of shape (members,)
@@ -228,7 +228,7 @@ class _Trainer:
         """Return the held-out loss of each active member."""
         held = self.held_out
         assert held is not None
-        module = self.stack.bind(self.optimizer.flat)
+        module = self.stack.bind(self.optimizer.average)
         total = torch.zeros(len(self.active), device=self.device, dtype=self.dtype)
         step = max(1, _EVALUATION_ROWS // max(len(self.active), 1))
         with torch.no_grad():
@@ -291,7 +291,7 @@ class _Trainer:
         if broken.any():
             self.recover(broken)
         good = ~broken
-        self.safe_flat[where[torch.as_tensor(good)]] = self.optimizer.flat[
+        self.safe_flat[where[torch.as_tensor(good)]] = self.optimizer.average[
             torch.as_tensor(good, device=self.device)
         ]
         best = self.best_score[self.active]
@@ -300,7 +300,7 @@ class _Trainer:
         improved = good & (scores < best - (0.0 if self.held_out else options.tol))
         if self.held_out is not None:
             rows = where[torch.as_tensor(improved)]
-            self.best_flat[rows] = self.optimizer.flat[
+            self.best_flat[rows] = self.optimizer.average[
                 torch.as_tensor(improved, device=self.device)
             ]
         self.best_score[self.active[improved]] = scores[improved]

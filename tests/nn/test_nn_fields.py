@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from skfunc.nn import ConvField, MLPField, UserField, draw_module
 from skfunc.training import MemberStack
-from torch import nn
 
 MEMBERS, ROWS = 3, 5
 

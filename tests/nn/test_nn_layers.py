@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.func import functional_call
+
 from skfunc.nn import (
     ACTIVATIONS,
     Conv2d,
@@ -11,8 +14,6 @@ from skfunc.nn import (
     draw_module,
 )
 from skfunc.nn._layers import activation_gain
-from torch import nn
-from torch.func import functional_call
 
 MEMBERS = 4
 

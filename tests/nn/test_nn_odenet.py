@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from skfunc.nn import ODENet, SolverOptions, draw_module
 from skfunc.training import MemberStack
 

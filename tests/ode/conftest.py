@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 import skfunc
 
 # Enough to have every part at work, and quick.

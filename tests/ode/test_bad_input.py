@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+from torch import nn
+
 import skfunc
 from skfunc.training import MemberStack
-from torch import nn
 
 ESTIMATORS = {
     "classifier": skfunc.ODENetClassifier,

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import skfunc
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
+
+import skfunc
 
 
 def test_probabilities(fitted_classifier, labelled):

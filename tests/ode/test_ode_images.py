@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import skfunc
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
+
+import skfunc
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import skfunc
 from scipy import stats
 from sklearn.datasets import load_diabetes
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.model_selection import train_test_split
+
+import skfunc
 
 
 @pytest.fixture(params=["one target", "two targets"])

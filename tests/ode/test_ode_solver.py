@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from skfunc.solvers import SolverWarning
 
 ADAPTIVE = {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-5}

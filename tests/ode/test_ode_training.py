@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import skfunc
 import torch
-from skfunc._members import FEWEST_ROWS_TO_SPLIT
-from skfunc.training import MemberAdam
 from sklearn.callback import ScoringMonitor
 from sklearn.utils._testing import assert_allclose
+
+import skfunc
+from skfunc._members import FEWEST_ROWS_TO_SPLIT
+from skfunc.training import MemberAdam
 
 
 def test_same_random_state_same_fit(regressor, measured):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binom, norm
+
 from skfunc.metrics import interval_coverage
 from skfunc.plotting import CoverageDisplay
 

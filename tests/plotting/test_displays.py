@@ -7,12 +7,13 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from skfunc import plotting
-from skfunc.plotting import CoverageDisplay, PITDisplay, PredictiveBandDisplay
 from sklearn.linear_model import BayesianRidge, LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from skfunc import plotting
+from skfunc.plotting import CoverageDisplay, PITDisplay, PredictiveBandDisplay
 
 DISPLAYS = [CoverageDisplay, PITDisplay, PredictiveBandDisplay]
 

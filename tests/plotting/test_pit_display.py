@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binom, expon
+from sklearn.linear_model import LogisticRegression
+
 from skfunc.metrics import pit_values
 from skfunc.plotting import PITDisplay
-from sklearn.linear_model import LogisticRegression
 
 
 class Exponential:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from scipy.stats import norm
-from skfunc.plotting import PredictiveBandDisplay
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import BayesianRidge
+
+from skfunc.plotting import PredictiveBandDisplay
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torchdiffeq
 from scipy.integrate import solve_ivp
-from skfunc.solvers import ADAPTIVE_METHODS, FIXED_METHODS, odeint
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from skfunc.solvers import ADAPTIVE_METHODS, FIXED_METHODS, odeint
 
 
 class HostReads(TorchDispatchMode):

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from skfunc.solvers import odeint
 from torch import nn
+
+from skfunc.solvers import odeint
 
 
 class Field(nn.Module):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from skfunc.solvers import (
     ADAPTIVE_METHODS,
     FIXED_METHODS,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from skfunc.solvers import ADAPTIVE_METHODS, odeint
 
 # Rows from easy to hard: the frequency is a coordinate of the state.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
+
 from skfunc.solvers import ADAPTIVE_METHODS, FIXED_METHODS, odeint
 from skfunc.solvers._runge_kutta import CountedField, Step, combine, runge_kutta_step
 from skfunc.solvers._tableaus import ADAPTIVE_TABLEAUS, FIXED_TABLEAUS

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+
 from skfunc.solvers import ADAPTIVE_METHODS, FIXED_METHODS, SolverWarning, odeint
 
 METHODS = [*ADAPTIVE_METHODS, "torchdiffeq:dopri5", "torchdiffeq:bosh3"]

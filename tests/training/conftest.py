@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from skfunc.nn import Linear, draw_module
 from skfunc.training import MemberStack, TrainingOptions, train
-from torch import nn
 
 
 class ToyNetwork(nn.Module):

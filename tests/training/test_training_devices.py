@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from skfunc.training import member_seeds, one_thread, resolve_device, thread_limits
 from threadpoolctl import threadpool_info
+
+from skfunc.training import member_seeds, one_thread, resolve_device, thread_limits
 
 
 @pytest.fixture

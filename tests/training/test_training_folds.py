@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from skfunc.training import held_out_fraction, row_folds
 
 

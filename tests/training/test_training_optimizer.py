@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+
 from skfunc.training import MemberAdam, schedule_factor
+from skfunc.training._optimizer import BETA1, BETA2
 
 MEMBERS, PARAMETERS, STEPS = 3, 11, 60
 
@@ -30,7 +32,9 @@ def test_equals_adamw_of_torch(decay):
     )
     theirs = [torch.nn.Parameter(row.clone()) for row in start()]
     optimizers = [
-        torch.optim.AdamW([parameter], lr=rate, weight_decay=decay)
+        torch.optim.AdamW(
+            [parameter], lr=rate, weight_decay=decay, betas=(BETA1, BETA2)
+        )
         for parameter, rate in zip(theirs, rates, strict=True)
     ]
     ours.learning_rate = torch.tensor(rates, dtype=torch.float64).reshape(-1, 1)
@@ -49,7 +53,9 @@ def test_schedule_scales_rate_and_decay_together():
     rates = torch.full((MEMBERS,), 0.01, dtype=torch.float64)
     ours = MemberAdam(flat.clone(), rates, torch.full((MEMBERS, 1), 0.2))
     theirs = torch.nn.Parameter(start())
-    optimizer = torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.2)
+    optimizer = torch.optim.AdamW(
+        [theirs], lr=0.01, weight_decay=0.2, betas=(BETA1, BETA2)
+    )
     ours.decay = torch.full((MEMBERS, 1), 0.2, dtype=torch.float64)
     for i, gradient in enumerate(gradients()):
         factor = schedule_factor("cosine", i / STEPS, 0.1)
@@ -133,3 +139,20 @@ class TestSchedule:
     def test_without_warm_up(self):
         assert schedule_factor("cosine", 0.0, 0.0) == pytest.approx(1.0)
         assert schedule_factor("constant", 0.0, 0.0) == 1.0
+
+
+def test_average_follows_the_weights():
+    """A constant path is its own average; a step is forgotten at the stated rate."""
+    from skfunc.training._optimizer import AVERAGED_STEPS
+
+    flat = torch.zeros(1, 1, dtype=torch.float64)
+    ours = MemberAdam(flat, torch.zeros(1).double(), torch.zeros(1, 1))
+    still = torch.zeros(1, 1, dtype=torch.float64)
+    for _ in range(2000):
+        ours.step(still, 1.0)
+    assert ours.average.item() == 0.0
+    ours.flat += 1.0
+    for _ in range(AVERAGED_STEPS):
+        ours.step(still, 1.0)
+    expected = 1.0 - (1.0 - 1.0 / AVERAGED_STEPS) ** AVERAGED_STEPS
+    assert ours.average.item() == pytest.approx(expected, rel=1e-12)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
-from skfunc.training import MemberStack
 from torch import nn
+
+from skfunc.training import MemberStack
 
 
 def test_member_does_not_depend_on_its_companions(toy_stack):
