@@ -250,7 +250,7 @@ class TestRefusals:
 
     def test_random_state_object_is_named_and_pickles(self, tmp_path):
         model, X = regressor(random_state=np.random.RandomState(0))
-        with pytest.raises(ValueError, match="the parameter random_state: .*RandomState"):
+        with pytest.raises(ValueError, match="parameter random_state: .*RandomState"):
             model.save(tmp_path / "model")
         assert_same(model, by_pickle(model, tmp_path), X)
 
