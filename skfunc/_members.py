@@ -34,15 +34,15 @@ from skfunc.training import (
 # means the same as copies of the row, to rounding.
 FULL_BATCH_ROWS = 64
 # "auto" batches beyond that: about this many per epoch, within these sizes.
-_BATCHES_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16, 32, 1024
+_BATCHES_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16, 32, 256
 # "auto" epochs: the most, reached up to so many row visits in all, and the least.
-_MOST_EPOCHS, _ROW_VISITS, _FEWEST_EPOCHS = 200, 400_000, 20
+_MOST_EPOCHS, _ROW_VISITS, _FEWEST_EPOCHS = 200, 600_000, 20
 # Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
 FEWEST_ROWS_TO_SPLIT = 8
 # Numbers in one chunk's input and state at predict time.
 _PREDICT_NUMBERS = 4_000_000
 # Predictions smaller than this many numbers run on one thread.
-_SMALL_PREDICTION = 1e5
+_SMALL_PREDICTION = 1e7
 # Steepest gradient of a member, against rare rows with tiny predicted noise.
 _MAX_GRADIENT_NORM = 5.0
 # Work of a training step (rows x members x parameters) that is worth more threads.
@@ -59,13 +59,22 @@ def weighted_moments(
     # Dividing by the largest magnitude first keeps the squares finite.
     largest = np.abs(values).max(axis=0)
     largest = np.where(largest > 0, largest, 1.0)
+    weights = weights / weights.max()
     unit = values / largest
     mean = np.average(unit, axis=0, weights=weights)
     spread = np.sqrt(np.average((unit - mean) ** 2, axis=0, weights=weights))
     # Below the rounding of the mean, a spread is none.
     varies = spread > 10 * np.finfo(np.float64).eps * np.abs(mean)
     scale = np.where(varies, spread * largest, 1.0)
-    return mean * largest, np.where(scale > 0, scale, 1.0)
+    # The mean of a constant column is the constant, not its rounded average.
+    mean = np.where(np.ptp(values, axis=0) == 0, values[0], mean * largest)
+    return mean, np.where(scale > 0, scale, 1.0)
+
+
+def _mean(row: NDArray[np.float64]) -> float:
+    """Average over the members that have a value."""
+    values = row[np.isfinite(row)]
+    return float(values.mean()) if len(values) else float("nan")
 
 
 class _EpochWatch:
@@ -96,9 +105,9 @@ class _EpochWatch:
     def end(self, result: TrainingResult) -> bool:
         """Report an epoch; return whether a callback asks to stop."""
         if self.estimator.verbose:
-            line = f"epoch {result.n_iter}: loss {np.nanmean(result.losses[-1]):.5f}"
+            line = f"epoch {result.n_iter}: loss {_mean(result.losses[-1]):.5f}"
             if result.validation_losses:
-                line += f", held out {np.nanmean(result.validation_losses[-1]):.5f}"
+                line += f", held out {_mean(result.validation_losses[-1]):.5f}"
             print(line)
         if not self.watched:
             return False
@@ -283,15 +292,18 @@ class MemberNetworkEstimator(FunctionEstimator):
         member_weights, held_out = self._member_weights(X, labels, weights, fold_state)
         flat = self._initial_parameters(stack, seeds)
 
-        def tensor(values: NDArray[Any] | None) -> Any:
-            if values is None:
-                return None
+        # Weights of any magnitude become numbers around one; the penalty's share of the
+        # loss is that of the given weights, but never more than that of one row.
+        unit = weights.mean()
+        evidence = max(unit, 1.0 / len(X))
+
+        def tensor(values: NDArray[Any]) -> Tensor:
             kind = torch.long if values.dtype.kind in "iu" else dtype
             return torch.as_tensor(values, dtype=kind, device=device)
 
         options = TrainingOptions(
             learning_rate=np.full(self.n_members, float(self.learning_rate_init)),
-            alpha=np.full(self.n_members, float(self.alpha)),
+            alpha=np.full(self.n_members, float(self.alpha) / evidence),
             max_iter=epochs,
             batch_size=batch_size,
             tol=self.tol,
@@ -307,10 +319,10 @@ class MemberNetworkEstimator(FunctionEstimator):
                 tensor(flat),
                 self._training_loss,
                 [tensor(X), tensor(targets)],
-                tensor(member_weights),
+                tensor(member_weights / unit),
                 seeds=seeds,
                 options=options,
-                held_out_weights=tensor(held_out),
+                held_out_weights=None if held_out is None else tensor(held_out / unit),
                 held_out_loss=self._row_loss,
                 on_epoch_begin=watch.begin,
                 on_epoch=watch.end,
@@ -347,10 +359,8 @@ class MemberNetworkEstimator(FunctionEstimator):
             "parameters_": flat.numpy(),
             "n_iter_": result.n_iter,
             "best_iter_": np.asarray(result.best_epochs),
-            "loss_curve_": [float(np.nanmean(row)) for row in result.losses],
-            "validation_scores_": [
-                -float(np.nanmean(row)) for row in result.validation_losses
-            ]
+            "loss_curve_": [_mean(row) for row in result.losses],
+            "validation_scores_": [-_mean(row) for row in result.validation_losses]
             or None,
             "n_retries_": np.asarray(result.n_retries),
         }

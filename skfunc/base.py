@@ -18,18 +18,18 @@ from sklearn.base import (
     RegressorMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state, metadata_routing
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import (
     check_array,
-    check_consistent_length,
     check_is_fitted,
     validate_data,
 )
 
+from skfunc._sklearn import UnroutedOptionsMixin
 from skfunc.predictive import Categorical, Predictive, coverage_levels
 
 
-class FunctionEstimator(CallbackSupportMixin, BaseEstimator):
+class FunctionEstimator(UnroutedOptionsMixin, CallbackSupportMixin, BaseEstimator):
     """Base of every skfunc estimator: input checks, callbacks, saving."""
 
     def _check_rows(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -77,12 +77,6 @@ class FunctionRegressorMixin(MultiOutputMixin, RegressorMixin):
     A subclass implements ``_predictive(X, **options)`` for checked rows and returns a
     value of `skfunc.predictive`.
     """
-
-    # How to predict is an argument of the call, not metadata to route.
-    __metadata_request__predict = {
-        "return_std": metadata_routing.UNUSED,
-        "return_cov": metadata_routing.UNUSED,
-    }
 
     def _predictive(self, X: NDArray[np.float64], **options: Any) -> Predictive:
         raise NotImplementedError
@@ -285,8 +279,6 @@ class FunctionClassifierMixin(ClassifierMixin):
 
     classes_: NDArray[Any]
 
-    __metadata_request__predict_proba = {"return_std": metadata_routing.UNUSED}
-
     def _class_probabilities(
         self, X: NDArray[np.float64], **options: Any
     ) -> NDArray[np.float64]:
@@ -374,15 +366,20 @@ class FunctionClassifierMixin(ClassifierMixin):
             If a label was not seen in fit.
         """
         categorical = self._categorical_of(X)
-        labels = np.asarray(y)
-        check_consistent_length(categorical.mean(), labels)
+        return categorical.log_prob(self._label_positions(y, len(categorical.mean())))
+
+    def _label_positions(self, y: ArrayLike, n_rows: int) -> NDArray[np.intp]:
+        """Return the position in `classes_` of each row's label."""
+        labels = column_or_1d(y)
+        if len(labels) != n_rows:
+            raise ValueError(f"y has {len(labels)} labels for {n_rows} rows of X")
         known = np.isin(labels, self.classes_)
         if not known.all():
             raise ValueError(
                 f"y holds {labels[~known][0]!r}, which is none of the classes seen in "
                 f"fit: {self.classes_.tolist()}"
             )
-        return categorical.log_prob(np.searchsorted(self.classes_, labels))
+        return np.searchsorted(self.classes_, labels)
 
     def sample_proba(
         self,

@@ -117,6 +117,12 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
                 f"y has one class only ({classes[0]!r}) in the rows of positive "
                 "weight; a classifier needs at least two classes"
             )
+        if self.warm_start and hasattr(self, "classes_"):
+            if not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    "warm_start=True needs the classes of the previous fit, "
+                    f"{self.classes_.tolist()}; y has {classes.tolist()}"
+                )
         fixed: dict[str, Any] = {
             "classes_": classes,
             "temperature_": 1.0,
@@ -232,7 +238,7 @@ class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
         self, X: ArrayLike, y: ArrayLike, **options: Any
     ) -> tuple[float, float]:
         categorical = self._categorical_of(X, **options)
-        labels = np.asarray(y)
-        chosen = self.classes_[categorical.mean().argmax(axis=1)]
-        log_prob = categorical.log_prob(np.searchsorted(self.classes_, labels))
-        return float(np.mean(chosen == labels)), float(log_prob.mean())
+        mean = categorical.mean()
+        positions = self._label_positions(y, len(mean))
+        accuracy = np.mean(mean.argmax(axis=1) == positions)
+        return float(accuracy), float(categorical.log_prob(positions).mean())

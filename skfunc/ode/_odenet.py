@@ -24,9 +24,15 @@ from skfunc._validation import (
 )
 from skfunc.nn import ACTIVATIONS, ODENet, SolverOptions, draw_module
 from skfunc.solvers import FIXED_METHODS, SolverReport, check_method
+from skfunc.solvers._torchdiffeq import TORCHDIFFEQ_FIXED
 
 # Rows whose solve fills `solver_report_` at the end of fit.
 _REPORTED_ROWS = 256
+# Rows farther than so many standard deviations from the training mean are moved there,
+# where sums and squares are still finite.
+_FARTHEST = 1e8
+# Methods that take n_steps, and not a tolerance.
+_GRID_METHODS = {*FIXED_METHODS, *(f"torchdiffeq:{m}" for m in TORCHDIFFEQ_FIXED)}
 # Methods of predict when only a tolerance or only a number of steps is given.
 _ADAPTIVE, _FIXED = "dopri5", "rk4"
 
@@ -74,12 +80,12 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
         `MLPRegressor` it is divided by the sample size; it acts as weight decay.
     batch_size : int or "auto", default="auto"
         Rows per step; "auto" is all of up to 64 rows, and n_samples / 16 between 32 and
-        1024 beyond.
+        256 beyond.
     learning_rate_init : float, default=1e-2
         Peak learning rate of Adam; it warms up, then falls along half a cosine.
     max_iter : int or "auto", default="auto"
-        Most epochs, over which the learning rate falls. "auto" is 200 for up to 2000
-        rows, then 400 000 / n_samples, and at least 20.
+        Most epochs, over which the learning rate falls. "auto" is 200 for up to 3000
+        rows, then 600 000 / n_samples, and at least 20.
     tol : float, default=1e-4
         Without a held-out part, an epoch that lowers the loss by less is no progress.
     n_iter_no_change : int, default=20
@@ -235,7 +241,12 @@ class BaseODENet(MemberNetworkEstimator):
                 "image_shape needs field='conv' or a field of yours; field='mlp' takes "
                 "rows as they are"
             )
-        check_method(self.solver)
+        try:
+            check_method(self.solver)
+        except ValueError as error:
+            raise ValueError(f"solver={self.solver!r}: {error}") from error
+        for name in ("per_row", "warm_start", "cuda_graph"):
+            check_option(name, getattr(self, name), (True, False))
         check_integer("n_steps", self.n_steps)
         check_integer("max_nfe", self.max_nfe)
         check_real("rtol", self.rtol, 0, inclusive=False)
@@ -267,10 +278,9 @@ class BaseODENet(MemberNetworkEstimator):
         return 8 * widest
 
     def _training_solver(self) -> SolverOptions:
-        fixed = self.solver in FIXED_METHODS
         return SolverOptions(
             method=self.solver,
-            n_steps=self.n_steps if fixed else None,
+            n_steps=self.n_steps,
             rtol=self.rtol,
             atol=self.atol,
             gradient=self.gradient,
@@ -282,20 +292,18 @@ class BaseODENet(MemberNetworkEstimator):
         options = replace(self._training_solver(), gradient="backprop")
         if rtol is not None and n_steps is not None:
             raise ValueError("give rtol or n_steps to predict, not both")
-        fixed = options.method in FIXED_METHODS
+        fixed = options.method in _GRID_METHODS
         if rtol is not None:
             rtol = check_real("rtol", rtol, 0, inclusive=False)
             method = _ADAPTIVE if fixed else options.method
             # The absolute tolerance keeps its proportion to the relative one.
             atol = rtol * (self.atol / self.rtol)
-            options = replace(
-                options, method=method, n_steps=None, rtol=rtol, atol=atol
-            )
+            options = replace(options, method=method, rtol=rtol, atol=atol)
         elif n_steps is not None:
             n_steps = check_integer("n_steps", n_steps)
             method = options.method if fixed else _FIXED
             options = replace(options, method=method, n_steps=n_steps)
-        own_step = options.method not in FIXED_METHODS and ":" not in options.method
+        own_step = options.method not in _GRID_METHODS and ":" not in options.method
         return replace(options, per_row=self.per_row and own_step)
 
     def _network_outputs(
@@ -338,7 +346,8 @@ class BaseODENet(MemberNetworkEstimator):
         self._runtime.report = None
 
     def _scaled(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (X - self.X_mean_) / self.X_scale_
+        scaled = (X - self.X_mean_) / self.X_scale_
+        return np.clip(scaled, -_FARTHEST, _FARTHEST)
 
     def nfe(self, X: ArrayLike, rtol: float | None = None) -> NDArray[np.float64]:
         """Count evaluations of the field, row by row: the hard rows cost more.

@@ -23,6 +23,8 @@ from skfunc.predictive import GaussianMixture
 
 # Log variances of standardized targets stay within this magnitude (std 3e-4 to 3e3).
 _LARGEST_LOG_VARIANCE = 16.0
+# Diverged outputs are held where their squares are finite.
+_LARGEST_OUTPUT = 1e100
 # The paper's beta.
 _VARIANCE_POWER = 0.5
 # Factors on the noise that the calibration may choose, as powers of e.
@@ -215,6 +217,7 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
 
     def _predictive(self, X: NDArray[np.float64], **options: Any) -> GaussianMixture:
         outputs = self._member_outputs(self._scaled(X), **options)
+        outputs = np.clip(outputs, -_LARGEST_OUTPUT, _LARGEST_OUTPUT)
         mean, raw = np.split(outputs, 2, axis=-1)
         noise = np.exp(0.5 * _log_variance(raw)) * self.noise_scale_
         return GaussianMixture(

@@ -28,6 +28,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device={device!r} is unknown; use 'auto', 'cpu', 'cuda', 'cuda:0' or "
             "another device of torch"
         ) from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device={device!r} is not supported (predictions need float64); use "
+            "'auto', 'cpu' or 'cuda'"
+        )
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={device!r}: torch sees no CUDA device here; use 'auto' or 'cpu'"
@@ -36,31 +41,33 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 class _ThreadLimit:
-    """One limit shared by the fits that run at once: last out restores."""
+    """One thread for a while, also when several fits run at once.
+
+    The limit of BLAS is the process's: the first in sets it, the last out restores it.
+    torch's is the calling thread's own.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._threads = 0
         self._limits: threadpool_limits | None = None
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
+        before = torch.get_num_threads()
         with self._lock:
             if self._users == 0:
-                self._threads = torch.get_num_threads()
                 self._limits = threadpool_limits(limits=1)
-                torch.set_num_threads(1)
             self._users += 1
         try:
+            torch.set_num_threads(1)
             yield
         finally:
             with self._lock:
                 self._users -= 1
-                if self._users == 0:
-                    assert self._limits is not None
+                if self._users == 0 and self._limits is not None:
                     self._limits.restore_original_limits()
-                    torch.set_num_threads(self._threads)
+            torch.set_num_threads(before)
 
 
 one_thread = _ThreadLimit()

@@ -152,7 +152,7 @@ class _Trainer:
             weights.sum(1, keepdim=True)
             / (weights > 0).sum(1, keepdim=True).clamp(min=1)
         )
-        total = weights.sum(1).cpu().numpy()
+        total = weights.sum(1).double().cpu().numpy()
         decay = torch.as_tensor(options.alpha / np.maximum(total, 1e-300))
         mask = stack.weight_mask()
         self.optimizer = MemberAdam(
@@ -171,6 +171,8 @@ class _Trainer:
         self.best_epochs = np.zeros(members, dtype=int)
         self.n_retries = np.zeros(members, dtype=int)
         self.n_iter = 0
+        self.evaluation_rows = _EVALUATION_ROWS
+        self.warned = False
         self.losses: list[np.ndarray] = []
         self.validation_losses: list[np.ndarray] = []
         self._captured: CapturedStep | None = None
@@ -225,30 +227,40 @@ class _Trainer:
         return (total / n_batches).double().cpu().numpy()
 
     def evaluate(self) -> np.ndarray:
-        """Return the held-out loss of each active member."""
+        """Return the held-out loss of each active member; NaN where it has no rows."""
+        while True:
+            try:
+                return self._evaluate_by_chunks()
+            except torch.OutOfMemoryError:
+                if self.evaluation_rows <= 1:
+                    raise
+                self.evaluation_rows //= 2
+                torch.cuda.empty_cache()
+
+    def _evaluate_by_chunks(self) -> np.ndarray:
         held = self.held_out
         assert held is not None
         module = self.stack.bind(self.optimizer.average)
         total = torch.zeros(len(self.active), device=self.device, dtype=self.dtype)
-        step = max(1, _EVALUATION_ROWS // max(len(self.active), 1))
+        step = max(1, self.evaluation_rows // max(len(self.active), 1))
         with torch.no_grad():
             for start in range(0, held.index.shape[1], step):
                 index = held.index[:, start : start + step]
                 value = self.held_out_loss(module, [x[index] for x in self.tensors])
                 weights = held.weights[:, start : start + step]
                 total += torch.where(weights > 0, value * weights, 0.0).sum(1)
-        sums = held.weights.sum(1)
-        scores = (total / sums).double().cpu().numpy()
-        return self._pool(scores, sums.double().cpu().numpy())
+        return (total / held.weights.sum(1)).double().cpu().numpy()
 
-    def _pool(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Average the held-out losses of members that stop together."""
+    def _pool(self, scores: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        """Average the counted held-out losses of members that stop together."""
         groups = self.groups[self.active]
-        if len(np.unique(groups)) == len(groups):
-            return np.where(weights > 0, scores, np.nan)
-        weights = np.where(weights > 0, weights, 0.0)
-        totals = np.bincount(groups, weights * np.where(weights > 0, scores, 0.0))
-        return (totals / np.maximum(np.bincount(groups, weights), 1e-300))[groups]
+        if self.held_out is None or len(np.unique(groups)) == len(groups):
+            return scores
+        weights = self.held_out.weights.sum(1).double().cpu().numpy() * counted
+        totals = np.bincount(groups, np.where(weights > 0, scores * weights, 0.0))
+        weighed = np.bincount(groups, weights)
+        pooled = (totals / np.where(weighed > 0, weighed, 1.0))[groups]
+        return np.where(weighed[groups] > 0, pooled, scores)
 
     def recover(self, broken: np.ndarray) -> None:
         """Put broken members back to their best finite weights, at half the rate.
@@ -281,22 +293,29 @@ class _Trainer:
         options = self.options
         where = torch.as_tensor(self.active, device=self.device)
         finite_rows = torch.isfinite(self.optimizer.flat).all(1).cpu().numpy()
-        scores = losses if self.held_out is None else self.evaluate()
         broken = ~(np.isfinite(losses) & finite_rows)
-        if self.held_out is not None:
-            broken |= ~np.isfinite(scores)
-        self.losses.append(self._scatter(losses))
-        if self.held_out is not None:
-            self.validation_losses.append(self._scatter(scores))
         if broken.any():
             self.recover(broken)
+        self.losses.append(self._scatter(losses))
+        scores = losses
+        if self.held_out is not None:
+            scores = self.evaluate()
+            # A member without rows of its own is judged by its training loss.
+            alone = (self.held_out.weights.sum(1) == 0).cpu().numpy()
+            scores = np.where(alone, losses, scores)
+            unjudged = ~np.isfinite(scores) & ~broken
+            if unjudged.any():
+                self.recover(unjudged)
+                broken |= unjudged
+            scores = self._pool(scores, ~broken)
+            self.validation_losses.append(self._scatter(scores))
         good = ~broken
         self.safe_flat[where[torch.as_tensor(good)]] = self.optimizer.average[
             torch.as_tensor(good, device=self.device)
         ]
         best = self.best_score[self.active]
-        # With a held-out part any improvement is kept, but only one above tol resets
-        # the patience; without one, the weights kept are the last.
+        # Without a held-out part the weights kept are the last ones, and tol says what
+        # counts as progress; a better held-out loss always does.
         improved = good & (scores < best - (0.0 if self.held_out else options.tol))
         if self.held_out is not None:
             rows = where[torch.as_tensor(improved)]
@@ -334,11 +353,14 @@ class _Trainer:
         self.optimizer.flat = self.optimizer.flat.detach()
         torch.cuda.empty_cache()
         size = self.batches.size // 2
-        warnings.warn(
-            f"CUDA ran out of memory; training goes on with batch_size={size}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        if not self.warned:
+            warnings.warn(
+                f"CUDA ran out of memory; training goes on with batch_size={size}, "
+                "halved again if need be",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self.warned = True
         self.batches = _RowBatches(self.weights, self.batches.generators, size)
 
     def result(self, interrupted: bool) -> TrainingResult:

@@ -45,7 +45,7 @@ class MemberAdam:
         decay: Float[Tensor, "members _"],
     ) -> None:
         self.flat = flat
-        self.learning_rate = learning_rate.reshape(-1, 1).to(flat)
+        self.learning_rate = learning_rate.reshape(-1, 1).to(flat, copy=True)
         self.decay = decay.to(flat)
         self.has_decay = bool((decay != 0).any())
         self.first = torch.zeros_like(flat)

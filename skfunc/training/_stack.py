@@ -42,11 +42,13 @@ class MemberStack:
         self.shapes = {name: tuple(value.shape) for name, value in named.items()}
         self.sizes = [value.numel() for value in named.values()]
         self.n_parameters = sum(self.sizes)
-        self._owners = {
-            name: (self.module.get_submodule(name.rpartition(".")[0]), leaf)
-            for name in named
-            for leaf in [name.rpartition(".")[2]]
-        }
+        # A parameter that a user's module ties to two places is bound in both.
+        self._owners: dict[str, list[tuple[nn.Module, str]]] = {n: [] for n in named}
+        names = {id(value): name for name, value in named.items()}
+        for path, value in self.module.named_parameters(remove_duplicate=False):
+            folder, _, leaf = path.rpartition(".")
+            owner = self.module.get_submodule(folder)
+            self._owners[names[id(value)]].append((owner, leaf))
 
     def _new_module(self, seed: int) -> nn.Module:
         with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
@@ -85,6 +87,6 @@ class MemberStack:
     def bind(self, flat: Float[Tensor, "members parameters"]) -> nn.Module:
         """Let the module compute with these parameters, and return it."""
         for name, value in self.split(flat).items():
-            module, leaf = self._owners[name]
-            module._parameters[leaf] = value  # type: ignore[assignment]
+            for module, leaf in self._owners[name]:
+                module._parameters[leaf] = value  # type: ignore[assignment]
         return self.module
