@@ -34,7 +34,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 # Array shapes are checked at run time in the tests of the torch floors.
-SHAPE_TESTS := tests/nn tests/training tests/test_predictive.py
+SHAPE_TESTS := tests/nn tests/training
 
 test: lint
 	SKFUNC_CHECK_SHAPES=1 $(BIN)/python -m pytest $(SHAPE_TESTS) -m "not slow"

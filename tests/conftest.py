@@ -8,6 +8,5 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 if os.environ.get("SKFUNC_CHECK_SHAPES"):
     from jaxtyping import install_import_hook
 
-    install_import_hook(
-        ["skfunc.nn", "skfunc.predictive", "skfunc.training"], "beartype.beartype"
-    )
+    floors = ["nn", "training._loop", "training._optimizer", "training._stack"]
+    install_import_hook([f"skfunc.{floor}" for floor in floors], "beartype.beartype")
