@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 $(VENV)/.stamp-docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet ".[docs]" --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)/.stamp-bench: $(STAMP)
