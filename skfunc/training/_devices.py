@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -43,31 +44,57 @@ def resolve_device(device: str | torch.device) -> torch.device:
 class _ThreadLimit:
     """One thread for a while, also when several fits run at once.
 
-    The limit of BLAS is the process's: the first in sets it, the last out restores it.
-    torch's is the calling thread's own.
+    torch's and OpenMP's numbers of threads are the calling thread's own. BLAS's is the
+    process's: the first in sets it, the last out restores it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._limits: threadpool_limits | None = None
+        self._blas_threads: dict[str, int] = {}
+        self._here = threading.local()
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
+        if getattr(self._here, "limited", False):
+            yield
+            return
         before = torch.get_num_threads()
+        pools = ThreadpoolController()
+        blas = pools.select(user_api="blas").lib_controllers
+        with pools.select(user_api="openmp").limit(limits=1):
+            self._enter(blas)
+            self._here.limited = True
+            try:
+                torch.set_num_threads(1)
+                yield
+            finally:
+                self._here.limited = False
+                self._leave(blas)
+                torch.set_num_threads(before)
+
+    def _enter(self, blas: list[Any]) -> None:
         with self._lock:
             if self._users == 0:
-                self._limits = threadpool_limits(limits=1)
+                self._blas_threads = {pool.filepath: pool.num_threads for pool in blas}
+                _set_threads(blas, dict.fromkeys(self._blas_threads, 1))
             self._users += 1
-        try:
-            torch.set_num_threads(1)
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0 and self._limits is not None:
-                    self._limits.restore_original_limits()
-            torch.set_num_threads(before)
+
+    def _leave(self, blas: list[Any]) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                _set_threads(blas, self._blas_threads)
+
+
+def _set_threads(pools: list[Any], numbers: dict[str, int]) -> None:
+    for pool in pools:
+        if pool.filepath in numbers:
+            pool.set_num_threads(numbers[pool.filepath])
+            # From 3.8 on, threadpoolctl lets no other thread set a shared pool until
+            # the one that did is done with it.
+            if hasattr(pool, "clear_controlling_thread"):
+                pool.clear_controlling_thread()
 
 
 one_thread = _ThreadLimit()
