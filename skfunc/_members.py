@@ -45,6 +45,8 @@ _PREDICT_NUMBERS = 4_000_000
 _SMALL_PREDICTION = 1e7
 # Steepest gradient of a member, against rare rows with tiny predicted noise.
 _MAX_GRADIENT_NORM = 5.0
+# Smallest share of the mean weight: a row of less could vanish in single precision.
+_SMALLEST_WEIGHT = 1e-20
 # Work of a training step (rows x members x parameters) that is worth more threads.
 _SMALL_STEP = 2e8
 
@@ -69,6 +71,11 @@ def weighted_moments(
     # The mean of a constant column is the constant, not its rounded average.
     mean = np.where(np.ptp(values, axis=0) == 0, values[0], mean * largest)
     return mean, np.where(scale > 0, scale, 1.0)
+
+
+def _in_units(weights: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
+    """Divide weights; what is positive stays so in single precision."""
+    return np.where(weights > 0, np.maximum(weights / unit, _SMALLEST_WEIGHT), 0.0)
 
 
 def _mean(row: NDArray[np.float64]) -> float:
@@ -292,10 +299,12 @@ class MemberNetworkEstimator(FunctionEstimator):
         member_weights, held_out = self._member_weights(X, labels, weights, fold_state)
         flat = self._initial_parameters(stack, seeds)
 
-        # Weights of any magnitude become numbers around one; the penalty's share of the
-        # loss is that of the given weights, but never more than that of one row.
+        # Weights of any magnitude become numbers around one; the penalty's share of a
+        # member's loss is that of the given weights, but never more than one row's.
         unit = weights.mean()
-        evidence = max(unit, 1.0 / len(X))
+        evidence = np.maximum(member_weights.sum(axis=1), 1.0)
+        member_weights = _in_units(member_weights, unit)
+        alpha = float(self.alpha) * member_weights.sum(axis=1) / evidence
 
         def tensor(values: NDArray[Any]) -> Tensor:
             kind = torch.long if values.dtype.kind in "iu" else dtype
@@ -303,7 +312,7 @@ class MemberNetworkEstimator(FunctionEstimator):
 
         options = TrainingOptions(
             learning_rate=np.full(self.n_members, float(self.learning_rate_init)),
-            alpha=np.full(self.n_members, float(self.alpha) / evidence),
+            alpha=alpha,
             max_iter=epochs,
             batch_size=batch_size,
             tol=self.tol,
@@ -319,10 +328,12 @@ class MemberNetworkEstimator(FunctionEstimator):
                 tensor(flat),
                 self._training_loss,
                 [tensor(X), tensor(targets)],
-                tensor(member_weights / unit),
+                tensor(member_weights),
                 seeds=seeds,
                 options=options,
-                held_out_weights=None if held_out is None else tensor(held_out / unit),
+                held_out_weights=(
+                    None if held_out is None else tensor(_in_units(held_out, unit))
+                ),
                 held_out_loss=self._row_loss,
                 on_epoch_begin=watch.begin,
                 on_epoch=watch.end,

@@ -346,7 +346,8 @@ class BaseODENet(MemberNetworkEstimator):
         self._runtime.report = None
 
     def _scaled(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = (X - self.X_mean_) / self.X_scale_
+        with np.errstate(over="ignore"):
+            scaled = (X - self.X_mean_) / self.X_scale_
         return np.clip(scaled, -_FARTHEST, _FARTHEST)
 
     def nfe(self, X: ArrayLike, rtol: float | None = None) -> NDArray[np.float64]:

@@ -206,6 +206,13 @@ class _Trainer:
 
     def run_epoch(self) -> np.ndarray:
         """Pass once over the rows and return each active member's mean loss."""
+        while True:
+            try:
+                return self._pass_over_rows()
+            except torch.OutOfMemoryError as error:
+                self.halve_batch(error)
+
+    def _pass_over_rows(self) -> np.ndarray:
         positions = self.batches.epoch()
         n_batches = self.batches.n_batches
         total = torch.zeros(len(self.active), device=self.device, dtype=self.dtype)
@@ -257,7 +264,8 @@ class _Trainer:
         if self.held_out is None or len(np.unique(groups)) == len(groups):
             return scores
         weights = self.held_out.weights.sum(1).double().cpu().numpy() * counted
-        totals = np.bincount(groups, np.where(weights > 0, scores * weights, 0.0))
+        counting = np.where(weights > 0, scores, 0.0)
+        totals = np.bincount(groups, counting * weights)
         weighed = np.bincount(groups, weights)
         pooled = (totals / np.where(weighed > 0, weighed, 1.0))[groups]
         return np.where(weighed[groups] > 0, pooled, scores)
@@ -453,11 +461,7 @@ def train(
         while trainer.n_iter < options.max_iter and len(trainer.active):
             if on_epoch_begin is not None:
                 on_epoch_begin()
-            try:
-                losses = trainer.run_epoch()
-            except torch.OutOfMemoryError as error:
-                trainer.halve_batch(error)
-                continue
+            losses = trainer.run_epoch()
             trainer.n_iter += 1
             go_on = trainer.judge(losses)
             if on_epoch is not None and on_epoch(trainer.result(False)):

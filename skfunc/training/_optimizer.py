@@ -61,7 +61,9 @@ class MemberAdam:
         """Update the parameters; `scale` is the schedule's factor on the rates."""
         rate = self.learning_rate * scale
         if self.has_decay:
-            self.flat.addcmul_(self.flat, self.decay * rate, value=-1.0)
+            # A penalty of any strength takes the weights to 0, never beyond.
+            shrinkage = (self.decay * rate).clamp_(max=1.0)
+            self.flat.addcmul_(self.flat, shrinkage, value=-1.0)
         self.first.lerp_(gradient, 1.0 - BETA1)
         self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
         self.beta1_power.mul_(BETA1)

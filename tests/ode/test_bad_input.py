@@ -83,6 +83,15 @@ INVALID = [
     ("validation_fraction", 1.0),
     ("device", "gpu"),
     ("device", None),
+    ("device", "meta"),
+    ("device", "mps"),
+    ("per_row", "yes"),
+    ("per_row", None),
+    ("warm_start", "no"),
+    ("warm_start", 1),
+    ("cuda_graph", "auto"),
+    ("solver", "rk5"),
+    ("solver", None),
 ]
 
 
@@ -96,7 +105,7 @@ def test_invalid_parameter_is_named_before_training(case, no_training, name, val
 def test_every_parameter_has_an_invalid_value_here():
     checked = {name for name, _ in INVALID}
     # Any value of these is a truth value or is checked by what it goes to.
-    free = {"verbose", "random_state", "solver", "per_row", "warm_start", "cuda_graph"}
+    free = {"verbose", "random_state"}
     for estimator in ESTIMATORS.values():
         assert set(estimator().get_params()) == checked | free
 
@@ -106,7 +115,7 @@ def test_every_parameter_has_an_invalid_value_here():
 )
 def test_unknown_solver_lists_the_valid_ones(case, no_training, solver):
     make, X, y = case
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="^solver=") as caught:
         make(solver=solver).fit(X, y)
     for valid in ("euler", "midpoint", "rk4", "dopri5", "tsit5", "torchdiffeq:dopri8"):
         assert valid in str(caught.value)
@@ -345,6 +354,15 @@ def test_constant_columns_do_not_matter(case, constant):
     assert np.isfinite(getattr(model, method)(moved)).all()
 
 
+@pytest.mark.parametrize("constant", [1e30, -1e30, 1e15, 0.1])
+def test_constant_columns_are_standardized_to_nothing(case, constant):
+    make, X, y = case
+    X = np.column_stack([X, np.full(90, constant)])
+    weights = np.random.default_rng(0).uniform(0.1, 2.0, 90)
+    model = make(max_iter=1).fit(X, y, sample_weight=weights)
+    assert (model.X_mean_[-1], model.X_scale_[-1]) == (constant, 1.0)
+
+
 def test_nothing_but_constant_columns(case):
     make, X, y = case
     model = make().fit(np.ones((90, 2)), y)
@@ -363,8 +381,18 @@ def test_constant_target(regressor, measured, constant):
 def test_outlier_far_away(case):
     make, X, y = case
     model = make(max_iter=1).fit(X, y)
-    method = "predict_proba" if hasattr(model, "classes_") else "predict"
-    assert np.isfinite(getattr(model, method)(1e6 * X)).all()
+    predict = model.predict_proba if hasattr(model, "classes_") else model.predict
+    for factor in (1e6, 1e150, 1e300):
+        mean, std = predict(factor * X, return_std=True)
+        assert np.isfinite(mean).all() and np.isfinite(std).all()
+
+
+def test_outlier_far_away_of_tiny_rows(case):
+    make, X, y = case
+    model = make(max_iter=1).fit(1e-20 * X, y)
+    predict = model.predict_proba if hasattr(model, "classes_") else model.predict
+    mean, std = predict(1e300 * X, return_std=True)
+    assert np.isfinite(mean).all() and np.isfinite(std).all()
 
 
 def test_failed_fit_loses_nothing(case):

@@ -1,10 +1,13 @@
 """How the ODE-Nets train: weights, held-out parts, warm starts, callbacks, Ctrl-C."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from sklearn.callback import ScoringMonitor
 from sklearn.utils._testing import assert_allclose
+from torch import nn
 
 import skfunc
 from skfunc._members import FEWEST_ROWS_TO_SPLIT
@@ -122,6 +125,58 @@ def test_weights_of_a_classifier(classifier, labelled):
     )
 
 
+@pytest.mark.parametrize("n_rows", [40, 90])
+@pytest.mark.parametrize("magnitude", [1e-300, 1e-3, 1e5, 1e300])
+def test_magnitude_of_the_weights_changes_the_penalty_only(
+    regressor, measured, n_rows, magnitude
+):
+    X, y = measured[0][:n_rows], measured[1][:n_rows]
+    weights = np.full(n_rows, magnitude)
+    scaled = regressor(alpha=0.0).fit(X, y, sample_weight=weights)
+    plain = regressor(alpha=0.0).fit(X, y)
+    assert_allclose(scaled.parameters_, plain.parameters_, rtol=1e-3, atol=1e-5)
+    assert_allclose(scaled.predict(X), plain.predict(X), rtol=1e-3)
+
+
+def test_penalty_is_divided_by_the_weights_but_never_by_less_than_one(
+    regressor, measured
+):
+    X, y = measured[0][:40], measured[1][:40]
+
+    def parameters(alpha, weight):
+        model = regressor(alpha=alpha, early_stopping=False)
+        return model.fit(X, y, sample_weight=np.full(40, weight)).parameters_
+
+    assert_allclose(parameters(3.0, 1e300), parameters(0.0, 1.0), rtol=1e-9)
+    assert_allclose(parameters(3.0, 5.0), parameters(0.6, 1.0), rtol=1e-9)
+    # All rows together count less than one: the penalty counts as for one.
+    for weight in (1e-300, 1e-9, 1 / 80):
+        assert_allclose(parameters(3.0, weight), parameters(120.0, 1.0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_rows", [40, 90])
+@pytest.mark.parametrize(
+    ("heavy", "light"), [(1e60, 1), (1e300, 1e-300), (1e-6, 1e-60)]
+)
+def test_one_row_that_outweighs_all(regressor, measured, n_rows, heavy, light):
+    X, y = measured[0][:n_rows], measured[1][:n_rows]
+    weights = np.full(n_rows, float(light))
+    weights[3] = heavy
+    # Ten members: one of them never sees the heavy row.
+    model = regressor(n_members=10).fit(X, y, sample_weight=weights)
+    assert (model.n_retries_ == 0).all()
+    mean, std = model.predict(X, return_std=True)
+    assert np.isfinite(mean).all() and (std > 0).all()
+
+
+@pytest.mark.parametrize("alpha", [1e6, 1e300])
+def test_penalty_of_any_strength(classifier, labelled, alpha):
+    X, y = labelled
+    model = classifier(alpha=alpha, early_stopping=False, max_iter=40).fit(X, y)
+    assert (model.n_retries_ == 0).all()
+    assert_allclose(model.predict_proba(X), 1 / 3, atol=0.05)
+
+
 def test_rows_of_weight_zero_do_not_matter(regressor, measured):
     X, y = measured
     weights = np.ones(90)
@@ -158,6 +213,18 @@ class TestWarmStart:
         model = regressor()
         first = model.fit(*measured).parameters_.copy()
         np.testing.assert_array_equal(model.fit(*measured).parameters_, first)
+
+    def test_refuses_other_classes(self, classifier, labelled):
+        X, y = labelled
+        model = classifier(warm_start=True).fit(X, y)
+        with pytest.raises(ValueError, match="'cedar'.*y has.*'yew'"):
+            model.fit(X, np.where(y == "cedar", "yew", y))
+        np.testing.assert_array_equal(model.fit(X, y).classes_, np.unique(y))
+        cold = model.set_params(warm_start=False)
+        assert cold.fit(X[y != "ash"], y[y != "ash"]).classes_.tolist() == [
+            "beech",
+            "cedar",
+        ]
 
     @pytest.mark.parametrize(
         "change", [{"n_members": 2}, {"state_size": 7}, {"hidden_layer_sizes": (9,)}]
@@ -295,6 +362,24 @@ def test_monitor_scores_every_epoch(classifier, labelled):
     np.testing.assert_array_equal(model.parameters_, plain.parameters_)
 
 
+@pytest.mark.filterwarnings("ignore:CUDA ran out of memory")
+def test_out_of_memory_shows_a_callback_no_more_epochs(measured):
+    X, y = measured
+
+    class Crowded(skfunc.ODENetRegressor):
+        def _training_loss(self, module, batch):
+            if batch[0].shape[1] > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+            return super()._training_loss(module, batch)
+
+    callback = StopAfter(100)
+    model = Crowded(
+        state_size=4, n_members=2, max_iter=4, batch_size=90, early_stopping=False
+    )
+    model.set_callbacks(callback).fit(X, y)
+    assert callback.seen == model.n_iter_ == 4
+
+
 def test_verbose_prints_every_epoch(regressor, measured, capsys):
     regressor(verbose=True, max_iter=3).fit(*measured)
     lines = capsys.readouterr().out.splitlines()
@@ -304,8 +389,6 @@ def test_verbose_prints_every_epoch(regressor, measured, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.filterwarnings("ignore::skfunc.solvers.SolverWarning")
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_loss_that_is_not_finite_is_recovered_from(measured):
     X, y = measured
 
@@ -321,10 +404,12 @@ def test_loss_that_is_not_finite_is_recovered_from(measured):
         state_size=4, n_members=2, max_iter=8, batch_size=200, random_state=0
     ).fit(X, y)
     assert (model.n_retries_ == 2).all()
+    assert np.isnan(model.loss_curve_[:2]).all()
+    assert np.isfinite(model.loss_curve_[2:]).all()
+    assert np.isfinite(model.validation_scores_).all()
     assert np.isfinite(model.predict(X)).all()
 
 
-@pytest.mark.filterwarnings("ignore::skfunc.solvers.SolverWarning")
 def test_loss_that_stays_not_finite_is_an_error(measured):
     class AlwaysNaN(skfunc.ODENetRegressor):
         def _training_loss(self, module, batch):
@@ -345,3 +430,25 @@ def test_augmentation_widens_the_state(regressor, measured):
     grown = 2 * 3 * 8 + 3 + 3 * 2
     assert wide.parameters_.shape[1] == plain.parameters_.shape[1] + grown
     assert np.isfinite(wide.predict(X)).all()
+
+
+class SharedKernel(nn.Module):
+    """A user's field that uses one matrix twice."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.there, self.back = nn.Linear(size, size), nn.Linear(size, size)
+        self.back.weight = self.there.weight
+
+    def forward(self, t, h):
+        return self.back(torch.tanh(self.there(h)))
+
+
+def test_shared_weights_of_a_field_are_trained_as_one(regressor, measured):
+    X, y = measured[0][:40], measured[1][:40]
+    model = regressor(field=SharedKernel, early_stopping=False).fit(X, y)
+    field = 6 * 6 + 6 + 6
+    assert model.parameters_.shape == (3, field + (3 * 6 + 6) + (6 * 2 + 2))
+    assert (np.diff(model.loss_curve_) < 0).all()
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))

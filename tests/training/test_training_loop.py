@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from skfunc.training import TrainingOptions, train
+
 RATES = np.array([0.005, 0.02, 0.08])
 ALPHAS = np.array([0.0, 3.0, 30.0])
 
@@ -283,3 +285,32 @@ def test_start_and_data_are_left_alone(fit_toy, toy_rows, toy_stack):
     fit_toy(start=start, data=data, alpha=1.0)
     for value, old in zip((start, *data), before, strict=True):
         assert torch.equal(value, old) and not value.requires_grad
+
+
+def test_penalty_of_any_strength_shrinks_to_nothing(fit_toy, toy_stack):
+    result = fit_toy(alpha=[0.0, 1e6, 1e300], learning_rate=0.05, max_iter=60)
+    assert (result.n_retries == 0).all() and torch.isfinite(result.flat).all()
+    kernels = toy_stack().weight_mask().bool()
+    sizes = result.flat[:, kernels].abs().amax(1)
+    assert sizes[0] > 0.5 and (sizes[1:] < 0.1).all()
+
+
+def test_options_are_left_alone(toy_stack, toy_rows):
+    rates, alpha = np.full(3, 0.08), np.ones(3)
+    breaks = iter([False, False, True])
+
+    def loss(module, batch):
+        broken = next(breaks, False)
+        return squared_errors(module, batch) * (float("nan") if broken else 1.0)
+
+    result = train(
+        toy_stack(),
+        toy_stack().initial(range(3)),
+        loss,
+        toy_rows(),
+        torch.ones(3, 40, dtype=torch.float64),
+        seeds=range(3),
+        options=TrainingOptions(learning_rate=rates, alpha=alpha, max_iter=5),
+    )
+    assert (result.n_retries == 1).all()
+    assert (rates == 0.08).all() and (alpha == 1.0).all()

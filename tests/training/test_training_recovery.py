@@ -71,8 +71,9 @@ def test_one_broken_member_leaves_the_others_alone(fit_toy):
 def test_fourth_break_tells_what_was_tried(fit_toy):
     with pytest.raises(FloatingPointError, match="3 restarts") as caught:
         fit_toy(loss=broken_at(range(100)), learning_rate=0.08)
-    assert "not finite" in str(caught.value)
-    assert "learning_rate_init" in str(caught.value)
+    text = str(caught.value)
+    assert "not finite" in text and "learning_rate_init" in text
+    assert "from 0.08 to 0.01" in text
 
 
 def test_gradient_that_is_not_finite_breaks_too(fit_toy):
@@ -171,7 +172,6 @@ def out_of_memory_above(rows, when=torch.is_grad_enabled):
     return loss
 
 
-@pytest.mark.filterwarnings("default")
 def test_out_of_memory_halves_the_batch_and_warns_once(fit_toy):
     with pytest.warns(RuntimeWarning, match="batch_size=20") as caught:
         result = fit_toy(loss=out_of_memory_above(20), max_iter=60, learning_rate=0.05)
@@ -181,13 +181,106 @@ def test_out_of_memory_halves_the_batch_and_warns_once(fit_toy):
     assert torch.isfinite(result.flat).all()
 
 
-@pytest.mark.filterwarnings("ignore:CUDA ran out of memory")
-def test_out_of_memory_halves_until_it_fits(fit_toy):
-    result = fit_toy(loss=out_of_memory_above(6), max_iter=3)
+def test_out_of_memory_halves_until_it_fits_and_warns_once(fit_toy):
+    with pytest.warns(RuntimeWarning, match="batch_size=20, halved again") as caught:
+        result = fit_toy(loss=out_of_memory_above(6), max_iter=3)
+    assert len(caught) == 1
     assert result.batch_size == 5 and result.n_iter == 3
+
+
+@pytest.mark.filterwarnings("ignore:CUDA ran out of memory")
+def test_out_of_memory_begins_no_epoch_twice(fit_toy):
+    calls = []
+    fit_toy(
+        loss=out_of_memory_above(6),
+        max_iter=3,
+        on_epoch_begin=lambda: calls.append("begin"),
+        on_epoch=lambda result: calls.append("end"),
+    )
+    assert calls == 3 * ["begin", "end"]
 
 
 @pytest.mark.filterwarnings("ignore:CUDA ran out of memory")
 def test_out_of_memory_with_one_row_is_an_error(fit_toy):
     with pytest.raises(torch.OutOfMemoryError):
         fit_toy(loss=out_of_memory_above(0))
+
+
+def judging():
+    return not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_out_of_memory_while_judging_takes_smaller_parts(
+    limit, fit_toy, held_out_parts
+):
+    weights, held = held_out_parts(3, 40)
+    options = {"weights": weights, "held_out": held, "max_iter": 3}
+    result = fit_toy(loss=out_of_memory_above(limit, when=judging), **options)
+    plain = fit_toy(**options)
+    assert result.batch_size == plain.batch_size
+    np.testing.assert_allclose(result.validation_losses, plain.validation_losses)
+    assert torch.equal(result.flat, plain.flat)
+
+
+def test_out_of_memory_while_judging_one_row_is_an_error(fit_toy, held_out_parts):
+    weights, held = held_out_parts(3, 40)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit_toy(
+            loss=out_of_memory_above(0, when=judging), weights=weights, held_out=held
+        )
+
+
+def test_member_without_held_out_rows_is_judged_by_its_training_loss(
+    fit_toy, held_out_parts
+):
+    weights, held = held_out_parts(3, 40)
+    weights[1], held[1] = 1.0, 0.0
+    result = fit_toy(weights=weights, held_out=held, max_iter=5)
+    assert (result.n_retries == 0).all() and (result.best_epochs > 0).all()
+    judged, losses = np.array(result.validation_losses), np.array(result.losses)
+    np.testing.assert_array_equal(judged[:, 1], losses[:, 1])
+    assert (judged[:, [0, 2]] != losses[:, [0, 2]]).all()
+
+
+def test_member_without_held_out_rows_has_no_say_in_its_group(fit_toy, held_out_parts):
+    weights, held = held_out_parts(3, 40)
+    weights[1], held[1] = 1.0, 0.0
+    options = {"weights": weights, "held_out": held, "max_iter": 5}
+    own = np.array(fit_toy(**options).validation_losses)
+    pooled = fit_toy(groups=np.array([0, 0, 1]), **options).validation_losses
+    np.testing.assert_array_equal(np.array(pooled), own[:, [0, 0, 2]])
+
+
+PAIRS = {"seeds": range(4), "groups": np.array([0, 0, 1, 1])}
+
+
+def test_break_of_one_member_leaves_its_group_alone(fit_toy, held_out_parts):
+    weights, held = held_out_parts(4, 40)
+    result = fit_toy(
+        loss=broken_at([3], member=1), weights=weights, held_out=held, **PAIRS
+    )
+    np.testing.assert_array_equal(result.n_retries, [0, 1, 0, 0])
+    assert np.isfinite(result.validation_losses).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_member_that_cannot_be_judged_leaves_its_group_alone(
+    value, fit_toy, held_out_parts
+):
+    weights, held = held_out_parts(4, 40)
+    evaluations = [0]
+
+    def loss(module, batch):
+        losses = squared_errors(module, batch)
+        if judging():
+            evaluations[0] += 1
+            if evaluations[0] == 3:
+                losses[1] = value
+        return losses
+
+    result = fit_toy(loss=loss, weights=weights, held_out=held, **PAIRS, **STEADY)
+    np.testing.assert_array_equal(result.n_retries, [0, 1, 0, 0])
+    assert np.isfinite(result.validation_losses).all()
+    plain = fit_toy(weights=weights, held_out=held, **PAIRS, **STEADY)
+    torch.testing.assert_close(result.flat[2:], plain.flat[2:])
