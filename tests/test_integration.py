@@ -423,11 +423,24 @@ class TestRouting:
                 X, y, sample_weight=np.ones(90)
             )
 
-    def test_how_to_predict_is_no_metadata(self, routing):
-        request = regressor().get_metadata_routing()
-        assert "return_std" not in request.predict.requests
-        assert "return_cov" not in request.predict.requests
-        assert "sample_weight" in request.fit.requests
+    def test_weights_reach_the_fits_of_a_search(self, labelled, routing):
+        X, y = labelled
+        weights = np.where(y == 2, 1e-9, 1.0)
+        estimator = classifier().set_fit_request(sample_weight=True)
+        estimator.set_score_request(sample_weight=True)
+        search = GridSearchCV(estimator, {"alpha": [1.0]}, cv=2)
+        search.fit(X, y, sample_weight=weights)
+        assert (search.predict(X) != 2).mean() > 0.95
+
+    @pytest.mark.parametrize("make", [classifier, regressor])
+    def test_how_to_predict_is_no_metadata(self, make, routing):
+        request = make().get_metadata_routing()
+        for method in ("predict", "predict_proba", "predict_log_proba"):
+            assert not getattr(request, method).requests
+        assert set(request.fit.requests) == {"sample_weight"}
+        assert set(request.score.requests) == {"sample_weight"}
+        assert not hasattr(make(), "set_predict_request")
+        assert not hasattr(make(), "set_predict_proba_request")
 
 
 def test_weights_without_routing(measured):

@@ -507,6 +507,7 @@ class TestEdits:
             set_in("parameters", "n_members", 10**15),
             set_in("parameters", "n_augment", 10**12),
             set_in("fitted", "n_features_in_", 10**15),
+            set_in("fitted", "classes_", {"strings": ["no"], "dtype": "<U200000000"}),
         ],
     )
     def test_huge_sizes_allocate_nothing(self, saved, load_bytes, change):

@@ -68,8 +68,16 @@ def test_log_prob_of_an_unseen_label_names_it(fitted_classifier, labelled):
     X, y = labelled
     with pytest.raises(ValueError, match="'yew'.*'ash', 'beech', 'cedar'"):
         fitted_classifier.log_prob(X[:2], ["ash", "yew"])
-    with pytest.raises(ValueError, match="inconsistent"):
+    with pytest.raises(ValueError, match="3 labels for 2 rows"):
         fitted_classifier.log_prob(X[:2], y[:3])
+
+
+def test_log_prob_takes_a_column_of_labels(fitted_classifier, labelled):
+    X, y = labelled
+    column = fitted_classifier.log_prob(X, y[:, None])
+    np.testing.assert_array_equal(column, fitted_classifier.log_prob(X, y))
+    with pytest.raises(ValueError, match="1d"):
+        fitted_classifier.log_prob(X, np.column_stack([y, y]))
 
 
 def test_draws_of_functions_are_members(fitted_classifier, labelled):

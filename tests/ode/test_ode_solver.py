@@ -119,6 +119,12 @@ def test_tolerance_curve(solved, measured):
     assert np.isfinite(curve.score).all() and np.isfinite(curve.log_prob).all()
 
 
+def test_tolerance_curve_refuses_an_unseen_label(fitted_classifier, labelled):
+    X, y = labelled
+    with pytest.raises(ValueError, match="'yew'.*'ash', 'beech', 'cedar'"):
+        fitted_classifier.tolerance_curve(X, np.where(y == "ash", "yew", y))
+
+
 def test_tolerance_curve_of_a_classifier(fitted_classifier, labelled):
     X, y = labelled
     curve = fitted_classifier.tolerance_curve(X, y, rtols=(1e-2, 1e-6))
@@ -191,6 +197,24 @@ def test_methods_of_torchdiffeq(regressor, measured, method):
     )
 
 
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+def test_steps_of_torchdiffeq(regressor, measured, method):
+    X, y = measured
+    stages = {"euler": 1, "midpoint": 2, "rk4": 4}[method]
+    theirs = f"torchdiffeq:{method}"
+    model = regressor(solver=theirs, n_steps=5, max_iter=2).fit(X, y)
+    assert model.nfe_ == 5 * stages
+    model.predict(X, n_steps=7)
+    assert model.nfe_ == 7 * stages
+    assert model.solver_report_["method"] == theirs
+    model.predict(X, rtol=1e-6)
+    assert model.solver_report_["method"] == "dopri5"
+    if method != "rk4":  # torchdiffeq's is the 3/8 rule.
+        deep = deepen(model)
+        ours = copy.deepcopy(deep).set_params(solver=method)
+        np.testing.assert_allclose(deep.predict(X), ours.predict(X), rtol=1e-9)
+
+
 def test_checkpointed_gradient_gives_the_same_fit(regressor, measured):
     fits = [
         regressor(solver="rk4", n_steps=4, gradient=gradient).fit(*measured)
@@ -243,3 +267,14 @@ def test_few_evaluations_allowed(regressor, measured):
     with pytest.warns(SolverWarning, match="max_nfe=20"):
         assert np.isfinite(model.predict(X, rtol=1e-9)).all()
     assert model.solver_report_["status"] == "capped"
+
+
+@pytest.mark.parametrize("factor", [30.0, 300.0])
+def test_regressor_stays_finite_where_the_flow_explodes(regressor, measured, factor):
+    X, y = measured
+    model = regressor(solver="dopri5", rtol=1e-4, atol=1e-5, max_nfe=500).fit(X, y)
+    model.parameters_ = model.parameters_ * factor
+    with pytest.warns(SolverWarning) as caught:
+        mean, std = model.predict(X, return_std=True)
+    assert len(caught) == 1
+    assert np.isfinite(mean).all() and np.isfinite(std).all()

@@ -1,9 +1,11 @@
 """Parameters of a stack: drawn by seed, bound by view."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from skfunc.nn import UserField
 from skfunc.training import MemberStack
 
 
@@ -68,3 +70,27 @@ def test_penalty_leaves_biases_and_scales_out(toy_stack):
     parts = toy_stack().split(mask.unsqueeze(0))
     assert (parts["first.weight"] == 1).all() and (parts["last.weight"] == 1).all()
     assert (parts["first.bias"] == 0).all() and (parts["last.bias"] == 0).all()
+
+
+class SharedKernel(nn.Module):
+    """A user's field that uses one matrix twice."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.there, self.back = nn.Linear(size, size), nn.Linear(size, size)
+        self.back.weight = self.there.weight
+
+    def forward(self, t, h):
+        return self.back(torch.tanh(self.there(h)))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_shared_parameters_stay_shared(members):
+    stack = MemberStack(lambda: UserField(SharedKernel, 3).double())
+    flat = stack.initial(range(members)) + 0.5
+    h = torch.randn(members, 4, 3, dtype=torch.float64)
+    together = stack.bind(flat)(torch.tensor(0.0), h)
+    for m in range(members):
+        single = SharedKernel(3).double()
+        nn.utils.vector_to_parameters(flat[m], single.parameters())
+        torch.testing.assert_close(together[m], single(torch.tensor(0.0), h[m]))
