@@ -25,7 +25,6 @@ shared = {"n_members": 2, "n_steps": 1, "max_iter": 30, "random_state": 0}
 models = {
     "mlp": ODENetClassifier(state_size=32, hidden_layer_sizes=(32,), **shared),
     "conv": ODENetClassifier(
-        field="conv",
         image_shape=(1, 8, 8),
         state_size=16,
         learning_rate_init=0.02,

@@ -17,7 +17,7 @@ def check_option(name: str, value: Any, options: Collection[Any]) -> None:
 
     The options are listed in the error.
     """
-    if isinstance(value, (str, type(None), bool)) and value in options:
+    if isinstance(value, (str, type(None), bool, np.bool_)) and value in options:
         return
     raise ValueError(f"{name}={value!r} is unknown; choose one of {list(options)}")
 

@@ -39,17 +39,18 @@ _ADAPTIVE, _FIXED = "dopri5", "rk4"
 
 # What both estimators document alike.
 _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
-        Widths of the hidden layers of the field f; for `field="mlp"`.
+        Widths of the hidden layers of the field f; of an MLP.
     state_size : int, default=64
         Width of the state h, or its number of channels for images.
     n_augment : int, default=0
         Zero dimensions (or channels) added to the state [2]_: trajectories that would
         have to cross in the state itself can pass each other there.
-    field : {"mlp", "conv"} or callable, default="mlp"
-        The vector field. "conv" (for images) has two 3x3 convolutions with group
-        normalization. A callable, such as a class of yours, is called with the state's
-        size (an int, or (channels, height, width) for images) and returns a
-        `torch.nn.Module` whose forward(t, h) has h's shape.
+    field : {"auto", "mlp", "conv"} or callable, default="auto"
+        The vector field. "conv" has two 3x3 convolutions with group normalization and
+        needs `image_shape`; "auto" is "conv" for images, else "mlp". A callable, such
+        as a class of yours, is called with the state's size (an int, or (channels,
+        height, width) for images) and returns a `torch.nn.Module` whose forward(t, h)
+        has h's shape.
     activation : {"elu", "gelu", "identity", "logistic", "relu", "silu", "softplus", \
 "tanh"}, default="silu"
         Activation inside the field.
@@ -169,7 +170,7 @@ class BaseODENet(MemberNetworkEstimator):
         hidden_layer_sizes: Sequence[int] = (64,),
         state_size: int = 64,
         n_augment: int = 0,
-        field: str | Callable[..., nn.Module] = "mlp",
+        field: str | Callable[..., nn.Module] = "auto",
         activation: str = "silu",
         image_shape: Sequence[int] | None = None,
         n_members: int = 8,
@@ -229,7 +230,7 @@ class BaseODENet(MemberNetworkEstimator):
         check_integer("n_augment", self.n_augment, low=0)
         check_option("activation", self.activation, sorted(ACTIVATIONS))
         if not callable(self.field):
-            check_option("field", self.field, ("mlp", "conv"))
+            check_option("field", self.field, ("auto", "mlp", "conv"))
         shape = check_image_shape(self.image_shape, n_features)
         if shape is None and self.field == "conv":
             raise ValueError(
@@ -238,8 +239,8 @@ class BaseODENet(MemberNetworkEstimator):
             )
         if shape is not None and self.field == "mlp":
             raise ValueError(
-                "image_shape needs field='conv' or a field of yours; field='mlp' takes "
-                "rows as they are"
+                "image_shape needs field='conv', which is the default for images, or a "
+                "field of yours; field='mlp' takes rows as they are"
             )
         try:
             check_method(self.solver)
@@ -254,6 +255,9 @@ class BaseODENet(MemberNetworkEstimator):
         check_option("gradient", self.gradient, ("backprop", "checkpoint", "adjoint"))
 
     def _build_module(self, n_features: int, n_outputs: int) -> nn.Module:
+        field = self.field
+        if isinstance(field, str) and field == "auto":
+            field = "mlp" if self.image_shape is None else "conv"
         return ODENet(
             n_features,
             n_outputs,
@@ -262,7 +266,7 @@ class BaseODENet(MemberNetworkEstimator):
                 "hidden_layer_sizes", self.hidden_layer_sizes
             ),
             n_augment=self.n_augment,
-            field=self.field,
+            field=field,
             activation=self.activation,
             image_shape=check_image_shape(self.image_shape, n_features),
         )

@@ -154,7 +154,7 @@ def test_field_and_image_shape_belong_together(case, no_training):
     with pytest.raises(ValueError, match="field='conv' needs image_shape"):
         make(field="conv").fit(X, y)
     with pytest.raises(ValueError, match="image_shape needs field='conv'"):
-        make(image_shape=(1, 1, X.shape[1])).fit(X, y)
+        make(field="mlp", image_shape=(1, 1, X.shape[1])).fit(X, y)
 
 
 class Widening(nn.Module):

@@ -119,3 +119,16 @@ def test_field_of_the_user_on_images(digits, classifier):
     np.testing.assert_allclose(
         model.predict_proba(X[4:5], rtol=1e-6), close[4:5], rtol=1e-12
     )
+
+
+def test_images_get_the_convolutional_field_by_default():
+    """Leaving `field` alone is naming "conv" for images and "mlp" for tables."""
+    X = np.random.default_rng(0).normal(size=(24, 16))
+    y = (X[:, 0] > 0).astype(int)
+    options = {"state_size": 4, "n_members": 1, "max_iter": 2, "random_state": 0}
+    for shape, named in (((1, 4, 4), "conv"), (None, "mlp")):
+        left = skfunc.ODENetClassifier(image_shape=shape, **options).fit(X, y)
+        chosen = skfunc.ODENetClassifier(image_shape=shape, field=named, **options).fit(
+            X, y
+        )
+        assert np.array_equal(left.parameters_, chosen.parameters_)
