@@ -158,7 +158,7 @@ def main() -> None:
     print("\n".join(lines[-len(curve.rtol) - 2 :]))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "mnist.md").write_text("\n".join(lines) + "\n")
-    draw(curve, RESULTS / "mnist_tolerance.png")
+    draw(curve, ROOT / "docs" / "_static" / "mnist_tolerance.png")
 
 
 def draw(curve, path: Path) -> None:
