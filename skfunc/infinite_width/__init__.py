@@ -1,0 +1,1 @@
+"""Networks of infinite width: closed-form kernels and their ensembles."""
