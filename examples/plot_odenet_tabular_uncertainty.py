@@ -66,7 +66,7 @@ epistemic, aleatoric = model.predict_std_parts(moved)
 # Left: the held-out patients by their prediction. Middle: how many of them the
 # intervals hold, against how many they promise; the grey band is what chance allows.
 # Right: the members part where the data end. The noise is a network's output too:
-# beyond the data it is a guess.
+# beyond the data it is a guess, kept within what it was for the training rows.
 figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
 PredictiveBandDisplay.from_estimator(model, X_test, y_test, ax=axes[0], name="Mean")
 axes[0].set_ylabel("Disease progression")

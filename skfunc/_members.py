@@ -339,16 +339,16 @@ class MemberNetworkEstimator(FunctionEstimator):
                 on_epoch=watch.end,
             )
             self._set_fitted(fixed | self._training_attributes(result))
+            outputs = self._member_outputs(X)
+            self._finish_fit(outputs)
             if held_out is not None:
-                outputs = self._member_outputs(X)
                 self._set_fitted(self._calibrate(outputs, held_out, targets))
-            self._finish_fit(X)
         watch.close()
         if result.interrupted:
             raise KeyboardInterrupt
 
-    def _finish_fit(self, X: NDArray[np.float64]) -> None:
-        """Set what remains to be known of the trained members."""
+    def _finish_fit(self, outputs: NDArray[np.float64]) -> None:
+        """Set what the members' outputs for the training rows tell."""
 
     def _initial_parameters(
         self, stack: MemberStack, seeds: Sequence[int]

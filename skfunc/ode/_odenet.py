@@ -26,8 +26,6 @@ from skfunc.nn import ACTIVATIONS, ODENet, SolverOptions, draw_module
 from skfunc.solvers import FIXED_METHODS, SolverReport, check_method
 from skfunc.solvers._torchdiffeq import TORCHDIFFEQ_FIXED
 
-# Rows whose solve fills `solver_report_` at the end of fit.
-_REPORTED_ROWS = 256
 # Rows farther than so many standard deviations from the training mean are moved there,
 # where sums and squares are still finite.
 _FARTHEST = 1e8
@@ -343,9 +341,8 @@ class BaseODENet(MemberNetworkEstimator):
         if not isinstance(self._fit_report, dict):
             raise ValueError("the solver's report is missing")
 
-    def _finish_fit(self, X: NDArray[np.float64]) -> None:
-        """Solve once for some training rows, so that the report exists after fit."""
-        self._member_outputs(X[:_REPORTED_ROWS])
+    def _finish_fit(self, outputs: NDArray[np.float64]) -> None:
+        super()._finish_fit(outputs)
         self._fit_report = self.solver_report_
         self._runtime.report = None
 

@@ -69,6 +69,9 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
     {attributes}
     noise_scale_ : ndarray of shape (n_targets,)
         Factor on the predicted noise, fitted to rows that members never saw.
+    noise_range_ : ndarray of shape (2, n_members, n_targets)
+        Smallest and largest noise (raw outputs) of each member on the training rows;
+        predictions stay within.
     y_mean_, y_scale_ : ndarray of shape (n_targets,)
         Weighted moments that y is standardized by.
     n_targets_ : int
@@ -145,6 +148,11 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
         fixed["y_mean_"], fixed["y_scale_"] = weighted_moments(targets, weights)
         fixed["n_targets_"] = targets.shape[1]
         fixed["noise_scale_"] = np.ones(targets.shape[1])
+        # Open until the trained members are known.
+        shape = (self.n_members, targets.shape[1])
+        fixed["noise_range_"] = np.stack(
+            [np.full(shape, -np.inf), np.full(shape, np.inf)]
+        )
         rows = (rows - fixed["X_mean_"]) / fixed["X_scale_"]
         targets = (targets - fixed["y_mean_"]) / fixed["y_scale_"]
         self._fit_members(rows, targets, weights, 2 * targets.shape[1], fixed, (X, y))
@@ -152,7 +160,7 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
 
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:
-        own = ("n_targets_", "y_mean_", "y_scale_", "noise_scale_")
+        own = ("n_targets_", "y_mean_", "y_scale_", "noise_scale_", "noise_range_")
         return (*super()._fitted_attributes(), *own)
 
     def _check_fitted_state(self) -> None:
@@ -160,6 +168,8 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
         super()._check_fitted_state()
         for name in ("y_mean_", "y_scale_", "noise_scale_"):
             check_shape(name, getattr(self, name), (self.n_targets_,))
+        shape = (2, self.n_members, self.n_targets_)
+        check_shape("noise_range_", self.noise_range_, shape)
 
     def _n_outputs(self) -> int:
         return 2 * self.n_targets_
@@ -192,6 +202,11 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
         squared = (targets - mean) ** 2
         return 0.5 * (log_variance + squared * torch.exp(-log_variance)), log_variance
 
+    def _finish_fit(self, outputs: NDArray[np.float64]) -> None:
+        super()._finish_fit(outputs)
+        raw = np.split(outputs, 2, axis=-1)[1]
+        self.noise_range_ = np.stack([raw.min(axis=1), raw.max(axis=1)])
+
     def _calibrate(
         self,
         outputs: NDArray[np.float64],
@@ -219,6 +234,9 @@ class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
         outputs = self._member_outputs(self._scaled(X), **options)
         outputs = np.clip(outputs, -_LARGEST_OUTPUT, _LARGEST_OUTPUT)
         mean, raw = np.split(outputs, 2, axis=-1)
+        # Far from the training rows a network's noise may be anything: it stays within
+        # what the same network predicts for them.
+        raw = np.clip(raw, *self.noise_range_[:, :, None])
         noise = np.exp(0.5 * _log_variance(raw)) * self.noise_scale_
         return GaussianMixture(
             self.y_mean_ + self.y_scale_ * mean,

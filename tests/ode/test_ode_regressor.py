@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.model_selection import train_test_split
 
 import skfunc
+from skfunc.ode._regressor import _log_variance
 
 
 @pytest.fixture(params=["one target", "two targets"])
@@ -169,3 +170,18 @@ def test_accurate_on_diabetes():
     # Better than the normal distribution of the training targets.
     baseline = stats.norm.logpdf(y_test, y.mean(), y.std()).mean()
     assert model.log_prob(X_test, y_test).mean() > baseline + 0.1
+
+
+def test_noise_far_from_the_data_stays_within_what_was_seen():
+    """Rows far outside get no smaller noise than any training row, nor a larger one."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2))
+    y = X[:, 0] + (0.1 + np.abs(X[:, 1])) * rng.normal(size=120)
+    model = skfunc.ODENetRegressor(n_members=2, max_iter=40, random_state=0).fit(X, y)
+    seen = model.predict_std_parts(X)[1]
+    far = model.predict_std_parts(50.0 * X)[1]
+    assert np.ptp(seen) > 0.1
+    low, high = np.exp(0.5 * _log_variance(model.noise_range_)) * model.noise_scale_
+    scale = model.y_scale_
+    assert (far >= scale * np.sqrt(np.mean(low**2)) * (1 - 1e-12)).all()
+    assert (far <= scale * np.sqrt(np.mean(high**2)) * (1 + 1e-12)).all()
