@@ -97,15 +97,14 @@ class _Combination(torch.autograd.Function):
             scaled, h = gradient * ctx.h, 1.0
         else:
             scaled, h = gradient, ctx.h
-        return (
-            None,
-            None,
-            gradient,
-            *(
-                scaled * (h * c) if need else None
-                for c, need in zip(ctx.coefficients, needed, strict=True)
-            ),
-        )
+        # Slopes of equal coefficients, as two pairs of rk4's, share their gradient.
+        shared: dict[float, Tensor] = {}
+        slopes: list[Tensor | None] = []
+        for c, need in zip(ctx.coefficients, needed, strict=True):
+            if need and c not in shared:
+                shared[c] = scaled * (h * c)
+            slopes.append(shared[c] if need else None)
+        return (None, None, gradient, *slopes)
 
 
 def combine(
