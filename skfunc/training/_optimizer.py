@@ -68,8 +68,12 @@ class MemberAdam:
         self.second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
         self.beta1_power.mul_(BETA1)
         self.beta2_power.mul_(BETA2)
-        root = (self.second / (1.0 - self.beta2_power)).sqrt_().add_(EPSILON)
-        self.flat.addcdiv_(self.first * (-rate / (1.0 - self.beta1_power)), root)
+        # The corrections of the moments stand in the rate and in epsilon, which are
+        # numbers per member: fewer passes over the parameters.
+        correction = (1.0 - self.beta2_power).sqrt_()
+        root = self.second.sqrt().add_(correction * EPSILON)
+        rate = rate * correction / (self.beta1_power - 1.0)
+        self.flat.addcdiv_(self.first * rate, root)
         self.clock.add_(1.0)
         newest = (_AVERAGE_WARM_UP / (_AVERAGE_WARM_UP + self.clock)).clamp_(
             min=1.0 / AVERAGED_STEPS
