@@ -1,0 +1,90 @@
+"""What every layer of an architecture is: a map of shapes and a map of kernels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
+
+# (height, width) of an image, or () for a vector. Channels are infinitely many.
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """A layer, or a network of layers, of infinite width."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the layer's (height, width), or () for vectors; raise if it cannot be.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (height, width) of the layer's input, () for vectors.
+
+        Returns
+        -------
+        tuple of int
+            (height, width) of the layer's output, () for vectors.
+        """
+        return shape
+
+    def _pairs_below(self, pairs: Pairs) -> Pairs:
+        """Return the pairs of pixels that the layer reads, given those it writes."""
+        return pairs
+
+    def _propagate(self, block: KernelBlock, pairs: Pairs) -> KernelBlock:
+        """Return the kernels after the layer."""
+        raise NotImplementedError
+
+    def kernel(
+        self,
+        X1,
+        X2=None,
+        kind: Literal["ntk", "nngp"] = "ntk",
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> np.ndarray:
+        """Return the kernel matrix of the network of infinite width.
+
+        Parameters
+        ----------
+        X1 : array-like of shape (n1, n_features)
+            Rows; images are flattened in the order channels, height, width.
+        X2 : array-like of shape (n2, n_features), default=None
+            Other rows. None stands for X1 and costs half.
+        kind : {"ntk", "nngp"}, default="ntk"
+            "nngp" is the covariance of the outputs of random networks, "ntk" the
+            neural tangent kernel, in which wide networks train.
+        image_shape : tuple of int (channels, height, width), default=None
+            The images' shape; None for plain vectors.
+
+        Returns
+        -------
+        ndarray of shape (n1, n2)
+            The kernel matrix.
+        """
+        from skfunc.infinite_width._kernel_matrices import kernel_matrices
+
+        if kind not in ("ntk", "nngp"):
+            raise ValueError(f"kind={kind!r} is unknown; choose 'ntk' or 'nngp'.")
+        matrices = kernel_matrices(self, X1, X2, image_shape=image_shape, kind=kind)
+        matrix = getattr(matrices, kind)
+        assert matrix is not None
+        return matrix.numpy(force=True)
+
+
+def check_scale(name: str, value) -> None:
+    """Raise unless a standard deviation is finite and not negative."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r} must be finite and not negative.")
+
+
+def check_image(layer: Layer, shape: Shape) -> None:
+    """Raise unless the layer's input is an image."""
+    if not shape:
+        raise ValueError(
+            f"{layer!r} needs images and was given vectors: pass "
+            "image_shape=(channels, height, width), and put the layer before Flatten "
+            "and GlobalAvgPool."
+        )
