@@ -87,7 +87,7 @@ _PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64,)
         rows, then 600 000 / n_samples, and at least 20.
     tol : float, default=1e-4
         Without a held-out part, an epoch that lowers the loss by less is no progress.
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=30
         Epochs without progress after which a member stops.
     early_stopping : bool or "auto", default="auto"
         Whether each member keeps a part of the rows out of its training, another one
@@ -184,7 +184,7 @@ class BaseODENet(MemberNetworkEstimator):
         learning_rate_init: float = 1e-2,
         max_iter: int | Literal["auto"] = "auto",
         tol: float = 1e-4,
-        n_iter_no_change: int = 20,
+        n_iter_no_change: int = 30,
         early_stopping: bool | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         warm_start: bool = False,
