@@ -37,6 +37,8 @@ FULL_BATCH_ROWS = 64
 _BATCHES_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 16, 32, 256
 # "auto" epochs: the most, reached up to so many row visits in all, and the least.
 _MOST_EPOCHS, _ROW_VISITS, _FEWEST_EPOCHS = 200, 600_000, 20
+# Distinct rows are counted in tables smaller than this.
+_ROWS_TO_COUNT = 1000
 # Rows below which "auto" keeps no row out: a held-out part would be too small to judge.
 FEWEST_ROWS_TO_SPLIT = 8
 # Numbers in one chunk's input and state at predict time.
@@ -241,7 +243,9 @@ class MemberNetworkEstimator(FunctionEstimator):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Return training and held-out weights of each member, (members, rows)."""
         everything = np.tile(weights, (self.n_members, 1))
-        n_distinct = len(np.unique(X, axis=0))
+        # Sorting all rows is left to large tables' folds, which need it anyway.
+        few = len(X) < _ROWS_TO_COUNT
+        n_distinct = len(np.unique(X, axis=0)) if few else len(X)
         if self.early_stopping is False or (
             self.early_stopping == "auto" and n_distinct < FEWEST_ROWS_TO_SPLIT
         ):
