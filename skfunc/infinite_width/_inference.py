@@ -183,7 +183,9 @@ class Decomposition:
             alphas.reshape(-1, len(self.targets), self.n_outputs), 1, 0
         )
         means = kernel @ columns.reshape(len(self.targets), -1)
-        means = np.moveaxis(means.reshape(len(kernel), -1, self.n_outputs), 0, 1)
+        means = np.moveaxis(
+            means.reshape(len(kernel), math.prod(grid), self.n_outputs), 0, 1
+        )
         return means.reshape(grid + (len(kernel),) + self.targets.shape[1:])
 
     def smoother(
@@ -241,7 +243,7 @@ class Decomposition:
         explained = np.square(self._features(test_train)) @ np.moveaxis(
             np.atleast_2d(response), -1, 0
         ).reshape(len(self.targets), -1)
-        explained = explained.T.reshape(response.shape[:-1] + (-1,))
+        explained = explained.T.reshape(response.shape[:-1] + (len(explained),))
         return np.maximum(np.asarray(test_diagonal, dtype=np.float64) - explained, 0.0)
 
     def log_marginal_likelihood(self, ridge: ArrayLike) -> Array:

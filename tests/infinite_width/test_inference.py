@@ -521,6 +521,13 @@ def test_overwrite_uses_the_memory_of_the_kernel():
     assert not np.array_equal(given, kept)
 
 
+def test_no_test_rows():
+    K, _, _, y = problem(outputs=2)
+    solution, none = Decomposition(K, y), np.empty((0, len(y)))
+    assert solution.mean(none, RIDGES).shape == (7, 0, 2)
+    assert solution.posterior_variance(none, np.empty(0), RIDGES).shape == (7, 0)
+
+
 def test_bad_input():
     K, K_s, _, y = problem(n=5)
     with pytest.raises(ValueError, match=r"shape \(n_samples, n_samples\)"):
