@@ -141,7 +141,10 @@ class KernelBlock:
 
     def add(self, other: KernelBlock) -> KernelBlock:
         """Return the kernels of the sum of two independent branches."""
-        nngp = self.nngp + other.nngp
+        if self.in_place:
+            nngp = self.nngp.add_(other.nngp)
+        else:
+            nngp = self.nngp + other.nngp
         if self.ntk is None or other.ntk is None:
             ntk = other.ntk if self.ntk is None else self.ntk
         else:

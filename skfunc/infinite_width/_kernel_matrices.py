@@ -252,6 +252,9 @@ def _blocks(
                     units1[..., some1, :].square().mean(-1)
                 )
             block = net._propagate(block, Pairs.NONE)
+            if coincident:
+                # Rounding differs between (i, j) and (j, i).
+                block = block.apply(lambda part: part.triu() + part.triu(1).mT)
             if coincident and in_place:
                 for whole, part in zip(
                     statistics[1:], (block.nngp, block.ntk), strict=True
@@ -344,9 +347,13 @@ def _block_shape(
 
 
 def _differentiated(net: Layer, *rows: Tensor) -> bool:
-    """Return whether a gradient will pass through the kernel."""
+    """Return whether a derivative may pass through the kernel.
+
+    Standard deviations given as tensors say so: forward-mode tangents show no
+    ``requires_grad``.
+    """
     return any(part.requires_grad for part in rows) or any(
-        isinstance(value, Tensor) and value.requires_grad for value in _values(net)
+        isinstance(value, Tensor) for value in _values(net)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 
 from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
 
@@ -72,6 +73,43 @@ class Layer:
         matrix = getattr(matrices, kind)
         assert matrix is not None
         return matrix.numpy(force=True)
+
+    def to_module(
+        self,
+        width: int = 512,
+        n_features: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        n_outputs: int = 1,
+        random_state: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.nn.Module:
+        """Return a random network of finite width, in NTK parameterization.
+
+        Parameters
+        ----------
+        width : int, default=512
+            Units of hidden layers, channels of convolutions.
+        n_features : int, default=None
+            Columns of the data; None to take them from ``image_shape``.
+        image_shape : tuple of int (channels, height, width), default=None
+            The images' shape; None for plain vectors. The module takes flat rows.
+        n_outputs : int, default=1
+            Outputs, when the last layer is Dense.
+        random_state : int, default=None
+            Seed of the weights.
+        dtype : torch.dtype, default=None
+            The parameters' type; None for torch's default.
+
+        Returns
+        -------
+        torch.nn.Module
+            The network, its weights and biases drawn from N(0, 1).
+        """
+        from skfunc.infinite_width._modules import finite_network
+
+        return finite_network(
+            self, width, n_features, image_shape, n_outputs, random_state, dtype
+        )
 
 
 def check_scale(name: str, value) -> None:

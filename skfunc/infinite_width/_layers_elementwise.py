@@ -16,7 +16,7 @@ from torch import Tensor
 from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
 from skfunc.infinite_width._layers_base import Layer
 
-# The slope at which a e^(x^2)-free sigmoid, (1 + erf(b x)) / 2, is nearest to the
+# The slope at which an error function, (1 + erf(b x)) / 2, is nearest to the
 # logistic function: b = 1 / 2.4020563531719796 (Novak et al. 2022, arXiv 2206.08720).
 _SIGMOID_WIDTH = 2.4020563531719796
 
@@ -32,6 +32,10 @@ class Elementwise(Layer):
 
     def _dual_diagonal(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return the variances of outputs and of derivatives."""
+        raise NotImplementedError
+
+    def _function(self, x: Tensor) -> Tensor:
+        """Return the layer's outputs; axis 1 is that of units or channels."""
         raise NotImplementedError
 
     def _propagate(self, block: KernelBlock, pairs: Pairs) -> KernelBlock:
@@ -71,13 +75,17 @@ class _PiecewiseLinear(Elementwise):
         floor = torch.finfo(k.dtype).tiny
         root = torch.addcmul(v1 * v2, k, k, value=-1.0).clamp_(min=floor).sqrt_()
         derivative = torch.atan2(root, k).mul_(-curvature).add_((a * a + b * b) / 2.0)
-        nngp = torch.addcmul(root.mul_(curvature), derivative, k)
+        nngp = (derivative * k).add_(root, alpha=curvature)
         return nngp, derivative
 
     def _dual_diagonal(self, v):
         a, b = self._slopes()
         gain = (a * a + b * b) / 2.0
         return gain * v, torch.full_like(v, gain)
+
+    def _function(self, x):
+        a, b = self._slopes()
+        return torch.where(x < 0, a * x, b * x)
 
 
 @dataclass(frozen=True)
@@ -149,12 +157,12 @@ class _ErrorFunction(Elementwise):
         a, b, c = self._coefficients()
         scale = 2.0 * b * b
         product = (1.0 + scale * v1) * (1.0 + scale * v2)
-        ratio = torch.rsqrt(product).mul_(k).mul_(scale)
+        ratio = torch.rsqrt(product) * k * scale
         nngp = torch.asin(ratio).mul_(2.0 * a * a / math.pi).add_(c * c)
         if not tangent:
             return nngp, None
         derivative = torch.addcmul(product, k, k, value=-scale * scale).rsqrt_()
-        return nngp, derivative.mul_(2.0 * a * a * scale / math.pi)
+        return nngp, derivative * (2.0 * a * a * scale / math.pi)
 
     def _dual_diagonal(self, v):
         a, b, c = self._coefficients()
@@ -162,6 +170,10 @@ class _ErrorFunction(Elementwise):
         nngp = torch.asin(scaled / (1.0 + scaled)) * (2.0 * a * a / math.pi) + c * c
         slope = 4.0 * a * a * b * b / math.pi * torch.rsqrt(1.0 + 2.0 * scaled)
         return nngp, slope
+
+    def _function(self, x):
+        a, b, c = self._coefficients()
+        return a * torch.erf(b * x) + c
 
 
 @dataclass(frozen=True)
@@ -251,6 +263,9 @@ class Gelu(Elementwise):
         bend = v / root * (1.0 / gap + (1.0 - v * v) / product + 1.0)
         return nngp, 0.25 + (angle + bend) / (2.0 * math.pi)
 
+    def _function(self, x):
+        return torch.nn.functional.gelu(x)
+
 
 def _exponentials(k: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, Tensor]:
     """Return half the mean of cos(x1 - x2) and of cos(x1 + x2)."""
@@ -277,6 +292,9 @@ class Sin(Elementwise):
     def _dual_diagonal(self, v):
         return -torch.expm1(-2.0 * v) / 2.0, (1.0 + torch.exp(-2.0 * v)) / 2.0
 
+    def _function(self, x):
+        return torch.sin(x)
+
 
 @dataclass(frozen=True)
 class Cos(Elementwise):
@@ -296,6 +314,9 @@ class Cos(Elementwise):
 
     def _dual_diagonal(self, v):
         return (1.0 + torch.exp(-2.0 * v)) / 2.0, -torch.expm1(-2.0 * v) / 2.0
+
+    def _function(self, x):
+        return torch.cos(x)
 
 
 @dataclass(frozen=True)
@@ -329,6 +350,10 @@ class Rbf(Elementwise):
     def _dual_diagonal(self, v):
         return torch.ones_like(v), torch.full_like(v, 2.0 * self.gamma)
 
+    def _function(self, x):
+        phase = math.sqrt(2.0 * self.gamma) * x + math.pi / 4.0
+        return math.sqrt(2.0) * torch.sin(phase)
+
 
 @dataclass(frozen=True)
 class LayerNorm(Elementwise):
@@ -338,6 +363,11 @@ class LayerNorm(Elementwise):
     ----------
     eps : float, default=1e-12
         What is added to variances.
+
+    Notes
+    -----
+    Units are divided by the root of their mean square. After Dense and Conv, whose
+    units have mean zero, that is layer normalization.
 
     Examples
     --------
@@ -355,3 +385,6 @@ class LayerNorm(Elementwise):
 
     def _dual_diagonal(self, v):
         return v / (v + self.eps), 1.0 / (v + self.eps)
+
+    def _function(self, x):
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps)

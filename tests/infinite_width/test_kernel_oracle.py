@@ -71,7 +71,7 @@ def test_every_recorded_architecture_is_here(arrays):
 @pytest.mark.parametrize("name", NETS)
 def test_kernel_is_the_recorded_one(arrays, name, kind):
     train, test, image_shape = data(arrays, name)
-    # Entries near zero are differences of larger ones: 1e-15 of the largest is rounding.
+    # Entries near zero are differences of larger ones.
     close = {"rtol": 1e-12, "atol": 1e-15 * arrays[f"{name}/{kind}/train_train"].max()}
     cross = NETS[name].kernel(test, train, kind, image_shape)
     np.testing.assert_allclose(cross, arrays[f"{name}/{kind}/test_train"], **close)
