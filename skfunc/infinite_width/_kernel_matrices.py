@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from skfunc._shapes import Float
 from skfunc.infinite_width._kernel_block import KernelBlock, Pairs, RowVariances
 from skfunc.infinite_width._layers_base import Layer
+from skfunc.infinite_width._layers_networks import chain
 
 # Numbers in a block: two or three of them stay in a core's cache; on a GPU a block
 # must fill the device instead.
@@ -62,29 +63,65 @@ def kernel_matrices(
     KernelMatrices
         (nngp, ntk) of shape (n1, n2).
     """
+    return kernel_series(
+        [net],
+        X1,
+        X2,
+        image_shape=image_shape,
+        kind=kind,
+        dtype=dtype,
+        device=device,
+        block_rows=block_rows,
+    )[0]
+
+
+def kernel_series(
+    nets: Sequence[Layer],
+    X1,
+    X2=None,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    kind: str = "both",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    block_rows: int | None = None,
+) -> list[KernelMatrices]:
+    """Return the kernel matrices of several networks, shared first layers done once.
+
+    So a scan over depths costs little more than the deepest network. The other
+    parameters are those of `kernel_matrices`.
+
+    Parameters
+    ----------
+    nets : sequence of Layer
+        The networks.
+
+    Returns
+    -------
+    list of KernelMatrices
+        (nngp, ntk) of each network.
+    """
     rows1 = _rows(X1, "X1", dtype, device)
-    rows2 = rows1 if X2 is None else _rows(X2, "X2", rows1.dtype, rows1.device)
-    shape = check_network(net, rows1.shape[1], image_shape)
-    if rows2.shape[1] != rows1.shape[1]:
-        raise ValueError(
-            f"X1 has {rows1.shape[1]} columns and X2 has {rows2.shape[1]}: both must "
-            "have the same."
+    rows2 = None if X2 is None else _rows(X2, "X2", rows1.dtype, rows1.device)
+    blocks = _blocks(nets, rows1, rows2, image_shape, kind, block_rows)
+    n1, n2 = len(rows1), len(rows1 if rows2 is None else rows2)
+    series = [
+        KernelMatrices(
+            rows1.new_empty(n1, n2) if kind != "ntk" else None,
+            rows1.new_empty(n1, n2) if kind != "nngp" else None,
         )
-    blocks = _blocks(
-        net, rows1, None if X2 is None else rows2, image_shape, shape, kind, block_rows
-    )
-    n1, n2 = len(rows1), len(rows2)
-    nngp = rows1.new_empty(n1, n2) if kind != "ntk" else None
-    ntk = rows1.new_empty(n1, n2) if kind != "nngp" else None
-    for first, second, block in blocks:
-        for whole, part in ((nngp, block.nngp), (ntk, block.ntk)):
-            if whole is None:
-                continue
-            part = whole.new_zeros(()) if part is None else part
-            whole[first, second] = part
-            if X2 is None and first != second:
-                whole[second, first] = part.mT if part.dim() else part
-    return KernelMatrices(nngp, ntk)
+        for _ in nets
+    ]
+    for first, second, parts in blocks:
+        for matrices, block in zip(series, parts, strict=True):
+            for whole, part in zip(matrices, (block.nngp, block.ntk), strict=True):
+                if whole is None:
+                    continue
+                part = torch.zeros_like(block.nngp) if part is None else part
+                whole[first, second] = part
+                if rows2 is None and first != second:
+                    whole[second, first] = part.mT
+    return series
 
 
 def kernel_blocks(
@@ -111,8 +148,10 @@ def kernel_blocks(
     """
     rows1 = _rows(X1, "X1", dtype, device)
     rows2 = None if X2 is None else _rows(X2, "X2", rows1.dtype, rows1.device)
-    shape = check_network(net, rows1.shape[1], image_shape)
-    yield from _blocks(net, rows1, rows2, image_shape, shape, kind, block_rows)
+    for first, second, blocks in _blocks(
+        [net], rows1, rows2, image_shape, kind, block_rows
+    ):
+        yield first, second, blocks[0]
 
 
 def kernel_diagonal(
@@ -134,9 +173,9 @@ def kernel_diagonal(
         (nngp, ntk) of shape (n,).
     """
     rows = _rows(X, "X", dtype, device)
-    shape = check_network(net, rows.shape[1], image_shape)
-    _, nngp, ntk = _row_variances(net, rows, image_shape, shape, True, block_rows)
-    return KernelMatrices(nngp, ntk)
+    check_network(net, rows.shape[1], image_shape)
+    _, diagonals = _row_variances([net], rows, image_shape, True, block_rows)
+    return diagonals[0]
 
 
 def check_network(
@@ -205,31 +244,35 @@ def _rows(
 
 
 def _blocks(
-    net: Layer,
+    nets: Sequence[Layer],
     rows1: Tensor,
     rows2: Tensor | None,
     image_shape: tuple[int, int, int] | None,
-    shape: tuple[int, ...],
     kind: str,
     block_rows: int | None,
-) -> Iterator[tuple[slice, slice, KernelBlock]]:
-    """Iterate over blocks of pairs of rows."""
+) -> Iterator[tuple[slice, slice, list[KernelBlock]]]:
+    """Iterate over blocks of pairs of rows, one block for each network."""
+    for net in nets:
+        check_network(net, rows1.shape[1], image_shape)
+    if rows2 is not None and rows2.shape[1] != rows1.shape[1]:
+        raise ValueError(
+            f"X1 has {rows1.shape[1]} columns and X2 has {rows2.shape[1]}: both must "
+            "have the same."
+        )
     if kind not in ("both", "nngp", "ntk"):
         raise ValueError(f"kind={kind!r} is unknown; choose 'both', 'nngp' or 'ntk'.")
     tangent = kind != "nngp"
     same = rows2 is None
-    first, *_ = statistics = _row_variances(
-        net, rows1, image_shape, shape, tangent, block_rows
-    )
+    first, diagonals = _row_variances(nets, rows1, image_shape, tangent, block_rows)
     second = first
     if rows2 is None:
         rows2 = rows1
     else:
-        second, *_ = _row_variances(net, rows2, image_shape, shape, tangent, block_rows)
-    pairs = net._pairs_below(Pairs.NONE) if shape else Pairs.NONE
+        second, _ = _row_variances(nets, rows2, image_shape, tangent, block_rows)
+    pairs = _input_pairs(nets, image_shape)
     units1, units2 = _units(rows1, image_shape), _units(rows2, image_shape)
-    in_place = not (torch.is_grad_enabled() and _differentiated(net, rows1, rows2))
-    height, width = _block_shape(rows1, pairs, shape, block_rows)
+    in_place = not (torch.is_grad_enabled() and _differentiated(nets, rows1, rows2))
+    height, width = _block_shape(rows1, pairs, image_shape, block_rows)
     for i in range(0, len(rows1), height):
         some1 = slice(i, min(i + height, len(rows1)))
         for j in range(i if same else 0, len(rows2), width):
@@ -251,34 +294,85 @@ def _blocks(
                 block.unit_diagonal(block.nngp).copy_(
                     units1[..., some1, :].square().mean(-1)
                 )
-            block = net._propagate(block, Pairs.NONE)
+            blocks = _propagate(nets, block)
             if coincident:
                 # Rounding differs between (i, j) and (j, i).
-                block = block.apply(lambda part: part.triu() + part.triu(1).mT)
+                blocks = [
+                    part.apply(lambda values: values.triu() + values.triu(1).mT)
+                    for part in blocks
+                ]
             if coincident and in_place:
-                for whole, part in zip(
-                    statistics[1:], (block.nngp, block.ntk), strict=True
-                ):
-                    if part is not None and whole is not None:
-                        part.diagonal().copy_(whole[some1])
-            yield some1, some2, block
+                for part, exact in zip(blocks, diagonals, strict=True):
+                    for values, whole in zip((part.nngp, part.ntk), exact, strict=True):
+                        if values is not None and whole is not None:
+                            values.diagonal().copy_(whole[some1])
+            yield some1, some2, blocks
+
+
+def _propagate(nets: Sequence[Layer], block: KernelBlock) -> list[KernelBlock]:
+    """Return the block after each of the networks."""
+    chains = {position: chain(net) for position, net in enumerate(nets)}
+    ends = dict(_walk(chains, block))
+    return [ends[position] for position in range(len(nets))]
+
+
+def _walk(
+    chains: dict[int, tuple[Layer, ...]], block: KernelBlock
+) -> Iterator[tuple[int, KernelBlock]]:
+    """Take the block up the tree of chains of layers; yield it where chains end."""
+    branches: list[tuple[Layer, dict[int, tuple[Layer, ...]]]] = []
+    for position, layers in chains.items():
+        if not layers:
+            yield position, block.copy() if len(chains) > 1 else block
+            continue
+        layer, rest = layers[0], layers[1:]
+        for other, others in branches:
+            if other == layer:
+                others[position] = rest
+                break
+        else:
+            branches.append((layer, {position: rest}))
+    for branch, (layer, rest_of) in enumerate(branches):
+        above = max(_pairs_below(rest) for rest in rest_of.values())
+        part = block if branch == len(branches) - 1 else block.copy()
+        part = part.restrict(layer._pairs_below(above))
+        yield from _walk(rest_of, layer._propagate(part, above))
+
+
+def _pairs_below(layers: tuple[Layer, ...]) -> Pairs:
+    """Return the pairs of pixels that a chain of layers reads."""
+    pairs = Pairs.NONE
+    for layer in reversed(layers):
+        pairs = layer._pairs_below(pairs)
+    return pairs
+
+
+def _input_pairs(
+    nets: Sequence[Layer], image_shape: tuple[int, int, int] | None
+) -> Pairs:
+    """Return the pairs of pixels of the input that the networks read."""
+    if image_shape is None:
+        return Pairs.NONE
+    return max(_pairs_below(chain(net)) for net in nets)
 
 
 def _row_variances(
-    net: Layer,
+    nets: Sequence[Layer],
     rows: Tensor,
     image_shape: tuple[int, int, int] | None,
-    shape: tuple[int, ...],
     tangent: bool,
     block_rows: int | None,
-) -> tuple[RowVariances, Tensor, Tensor | None]:
+) -> tuple[RowVariances, list[KernelMatrices]]:
     """Pair each row with itself: variances below each layer, and both kernels."""
-    pairs = net._pairs_below(Pairs.NONE) if shape else Pairs.NONE
+    if block_rows is not None and block_rows < 1:
+        raise ValueError(f"block_rows={block_rows!r} must be positive.")
+    pairs = _input_pairs(nets, image_shape)
     units = _units(rows, image_shape)
-    in_place = not (torch.is_grad_enabled() and _differentiated(net, rows))
-    numbers = math.prod(shape) ** (pairs // 2)
+    in_place = not (torch.is_grad_enabled() and _differentiated(nets, rows))
+    numbers = _numbers_per_pair(pairs, image_shape)
     step = block_rows or max(_block_numbers(rows) // numbers, 1)
-    parts: list[KernelBlock] = []
+    entries: list[list[Tensor]] = []
+    parts: list[list[KernelBlock]] = []
     for i in range(0, max(len(rows), 1), step):
         some = units[..., i : i + step, :]
         recorded = RowVariances([])
@@ -295,19 +389,18 @@ def _row_variances(
             recorded=recorded,
             coincident=True,
         )
-        parts.append(net._propagate(block, Pairs.NONE))
-    entries = [part.recorded.entries for part in parts if part.recorded is not None]
+        parts.append(_propagate(nets, block))
+        entries.append(recorded.entries)
     joined = [torch.cat(layer, dim=-1) for layer in zip(*entries, strict=True)]
-    nngp = torch.cat([part.nngp for part in parts])
-    ntk = None
-    if tangent:
-        ntk = torch.cat(
-            [
-                torch.zeros_like(part.nngp) if part.ntk is None else part.ntk
-                for part in parts
-            ]
-        )
-    return RowVariances(joined), nngp, ntk
+    diagonals = []
+    for blocks in zip(*parts, strict=True):
+        nngp = torch.cat([part.nngp for part in blocks])
+        ntks = [
+            torch.zeros_like(part.nngp) if part.ntk is None else part.ntk
+            for part in blocks
+        ]
+        diagonals.append(KernelMatrices(nngp, torch.cat(ntks) if tangent else None))
+    return RowVariances(joined), diagonals
 
 
 def _units(
@@ -328,32 +421,38 @@ def _covariances(units1: Tensor, units2: Tensor, pairs: Pairs) -> Tensor:
     return torch.matmul(units1 * scale, units2.mT)
 
 
+def _numbers_per_pair(pairs: Pairs, image_shape: tuple[int, int, int] | None) -> int:
+    """Return how many numbers a block holds for each pair of rows."""
+    return 1 if image_shape is None else math.prod(image_shape[1:]) ** (pairs // 2)
+
+
 def _block_numbers(rows: Tensor) -> int:
     """Return how many numbers a block should hold on the data's device."""
     return _BLOCK_NUMBERS.get(rows.device.type, _BLOCK_NUMBERS["cuda"])
 
 
 def _block_shape(
-    rows: Tensor, pairs: Pairs, shape: tuple[int, ...], block_rows: int | None
+    rows: Tensor,
+    pairs: Pairs,
+    image_shape: tuple[int, int, int] | None,
+    block_rows: int | None,
 ) -> tuple[int, int]:
     """Return rows and columns of a block."""
     if block_rows is not None:
-        if block_rows < 1:
-            raise ValueError(f"block_rows={block_rows!r} must be positive.")
         return block_rows, block_rows
-    numbers = _block_numbers(rows) / math.prod(shape) ** (pairs // 2)
+    numbers = _block_numbers(rows) / _numbers_per_pair(pairs, image_shape)
     side = max(int(math.sqrt(numbers)), 1)
     return side, side
 
 
-def _differentiated(net: Layer, *rows: Tensor) -> bool:
+def _differentiated(nets: Sequence[Layer], *rows: Tensor) -> bool:
     """Return whether a derivative may pass through the kernel.
 
     Standard deviations given as tensors say so: forward-mode tangents show no
     ``requires_grad``.
     """
     return any(part.requires_grad for part in rows) or any(
-        isinstance(value, Tensor) for value in _values(net)
+        isinstance(value, Tensor) for net in nets for value in _values(net)
     )
 
 

@@ -14,7 +14,14 @@ Shape = tuple[int, ...]
 
 
 class Layer:
-    """A layer, or a network of layers, of infinite width."""
+    """A layer, or a network of layers, of infinite width.
+
+    Examples
+    --------
+    >>> from skfunc.infinite_width import layers as L
+    >>> isinstance(L.Serial(L.Dense(), L.Relu()), L.Layer)
+    True
+    """
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the layer's (height, width), or () for vectors; raise if it cannot be.

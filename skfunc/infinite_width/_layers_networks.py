@@ -242,6 +242,13 @@ def _wide_groups(
     return blocks
 
 
+def chain(net: Layer) -> tuple[Layer, ...]:
+    """Return the layers of a network, those of chains within chains in line."""
+    if isinstance(net, Serial):
+        return tuple(part for layer in net.layers for part in chain(layer))
+    return (net,)
+
+
 def activation_layer(activation: str | Layer) -> Layer:
     """Return the layer that an activation's name stands for."""
     if isinstance(activation, Layer):

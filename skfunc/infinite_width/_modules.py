@@ -21,7 +21,7 @@ from skfunc.infinite_width._layers_linear import (
     GlobalAvgPool,
     Identity,
 )
-from skfunc.infinite_width._layers_networks import Residual, Serial
+from skfunc.infinite_width._layers_networks import Residual, Serial, chain
 
 
 class NTKLinear(nn.Module):
@@ -143,8 +143,7 @@ def finite_network(
             raise ValueError("Pass n_features, or image_shape for images.")
         n_features = math.prod(image_shape)
     shape = check_network(net, n_features, image_shape)
-    body = net if isinstance(net, Serial) else Serial(net)
-    layers = list(_flat(body))
+    layers = chain(net)
     modules: list[nn.Module] = []
     n_inputs = n_features
     if image_shape is not None:
@@ -165,15 +164,6 @@ def finite_network(
         for parameter in network.parameters():
             parameter.normal_(generator=generator)
     return network
-
-
-def _flat(net: Serial):
-    """Iterate over the layers of chains within chains."""
-    for layer in net.layers:
-        if isinstance(layer, Serial):
-            yield from _flat(layer)
-        else:
-            yield layer
 
 
 def _margins(windows: tuple[Window, Window]) -> tuple[int, int, int, int]:

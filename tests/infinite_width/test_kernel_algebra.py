@@ -12,6 +12,7 @@ from skfunc.infinite_width._kernel_matrices import (
     kernel_blocks,
     kernel_diagonal,
     kernel_matrices,
+    kernel_series,
 )
 
 IMAGE_SHAPE = (2, 6, 5)
@@ -200,6 +201,35 @@ def test_blocks_cover_the_upper_half_once():
         seen[first, second] += 1
     assert seen.max() == 1
     assert (np.triu(seen) == np.triu(np.ones((7, 7)))).all()
+
+
+def test_series_is_each_network_alone():
+    X, Y = rows(IMAGE_SHAPE, 4), rows(IMAGE_SHAPE, 3, seed=1)
+    nets = [
+        L.preset("conv", depth, "erf", image_shape=IMAGE_SHAPE) for depth in range(4)
+    ]
+    nets += [NETS["gap"][0], NETS["wide"][0], nets[2], L.Flatten()]
+    for other in (None, Y):
+        series = kernel_series(nets, X, other, image_shape=IMAGE_SHAPE)
+        for net, together in zip(nets, series, strict=True):
+            alone = kernel_matrices(net, X, other, image_shape=IMAGE_SHAPE)
+            for one, two in zip(alone, together, strict=True):
+                torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+
+
+def test_no_rows_and_one_row():
+    net = L.preset("mlp", 2)
+    X = rows(None, 3)
+    assert net.kernel(X[:0], X).shape == (0, 3)
+    assert net.kernel(X[:0]).shape == (0, 0)
+    assert kernel_diagonal(net, X[:0]).ntk.shape == (0,)
+    np.testing.assert_allclose(net.kernel(X[:1]), net.kernel(X)[:1, :1])
+
+
+@pytest.mark.parametrize("function", [kernel_matrices, kernel_diagonal])
+def test_blocks_have_rows(function):
+    with pytest.raises(ValueError, match="block_rows=-1"):
+        function(L.Dense(), rows(None, 3), block_rows=-1)
 
 
 def test_nested_chains_are_one_chain():
