@@ -20,6 +20,9 @@ from skfunc.infinite_width._layers_base import Layer
 # logistic function: b = 1 / 2.4020563531719796 (Novak et al. 2022, arXiv 2206.08720).
 _SIGMOID_WIDTH = 2.4020563531719796
 
+# Roundings, in units of eps, by which v1 v2 - k^2 may miss zero for equal rows.
+_ROUNDINGS = 16.0
+
 
 class Elementwise(Layer):
     """A layer whose kernel is a function of k, v1 and v2 at each pair of units."""
@@ -71,9 +74,12 @@ class _PiecewiseLinear(Elementwise):
     def _dual(self, k, v1, v2, tangent):
         a, b = self._slopes()
         curvature = (a - b) ** 2 / (2.0 * math.pi)
-        # A floor above zero keeps gradients finite where the units coincide.
-        floor = torch.finfo(k.dtype).tiny
-        root = torch.addcmul(v1 * v2, k, k, value=-1.0).clamp_(min=floor).sqrt_()
+        # Equal rows of two sets differ by rounding, of which the root would make half
+        # the digits: the roundings are taken off. A floor above zero keeps gradients
+        # finite there.
+        info = torch.finfo(k.dtype)
+        product = v1 * (1.0 - _ROUNDINGS * info.eps) * v2
+        root = torch.addcmul(product, k, k, value=-1.0).clamp_(min=info.tiny).sqrt_()
         derivative = torch.atan2(root, k).mul_(-curvature).add_((a * a + b * b) / 2.0)
         nngp = (derivative * k).add_(root, alpha=curvature)
         return nngp, derivative

@@ -203,6 +203,16 @@ def test_blocks_cover_the_upper_half_once():
     assert (np.triu(seen) == np.triu(np.ones((7, 7)))).all()
 
 
+@pytest.mark.parametrize("name", ["mlp", "residual", "flatten", "gap", "wide"])
+def test_rows_met_again_have_the_diagonal(name):
+    net, image_shape = NETS[name]
+    X = rows(image_shape, 6)
+    again = kernel_matrices(net, X, X.copy(), image_shape=image_shape)
+    diagonals = kernel_diagonal(net, X, image_shape=image_shape)
+    for matrix, diagonal in zip(again, diagonals, strict=True):
+        torch.testing.assert_close(matrix.diagonal(), diagonal, rtol=1e-13, atol=0)
+
+
 def test_series_is_each_network_alone():
     X, Y = rows(IMAGE_SHAPE, 4), rows(IMAGE_SHAPE, 3, seed=1)
     nets = [
