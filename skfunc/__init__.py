@@ -14,12 +14,13 @@ _PUBLIC = {
     "ODENetRegressor": "skfunc.ode",
     "load": "skfunc.persistence",
 }
-_MODULES = ("metrics", "ode", "plotting", "predictive", "solvers")
+_MODULES = ("infinite_width", "metrics", "ode", "plotting", "predictive", "solvers")
 
 __all__ = [
     "ODENetClassifier",
     "ODENetRegressor",
     "__version__",
+    "infinite_width",
     "load",
     "metrics",
     "ode",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from skfunc import metrics, ode, plotting, predictive, solvers
+    from skfunc import infinite_width, metrics, ode, plotting, predictive, solvers
     from skfunc.ode import ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load
 
