@@ -23,8 +23,12 @@ from skfunc._validation import (
     check_sizes,
 )
 from skfunc.nn import ACTIVATIONS, ODENet, SolverOptions, draw_module
-from skfunc.solvers import FIXED_METHODS, SolverReport, check_method
-from skfunc.solvers._torchdiffeq import TORCHDIFFEQ_FIXED
+from skfunc.solvers import (
+    FIXED_METHODS,
+    TORCHDIFFEQ_FIXED,
+    SolverReport,
+    check_method,
+)
 
 # Rows farther than so many standard deviations from the training mean are moved there,
 # where sums and squares are still finite.

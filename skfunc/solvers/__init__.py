@@ -7,6 +7,7 @@ from skfunc.solvers._odeint import (
     odeint,
 )
 from skfunc.solvers._report import Solution, SolverReport, SolverWarning
+from skfunc.solvers._torchdiffeq import TORCHDIFFEQ_FIXED
 
 __all__ = [
     "ADAPTIVE_METHODS",
@@ -14,6 +15,7 @@ __all__ = [
     "Solution",
     "SolverReport",
     "SolverWarning",
+    "TORCHDIFFEQ_FIXED",
     "check_method",
     "odeint",
 ]
