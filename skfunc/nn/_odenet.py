@@ -133,6 +133,7 @@ class ODENet(nn.Module):
             per_row=solver.per_row,
             row_ndim=2,
             max_nfe=solver.max_nfe,
+            last_only=True,
             params=list(self.field.parameters())
             if solver.gradient == "adjoint"
             else None,

@@ -62,6 +62,7 @@ def odeint(
     row_ndim: int = 1,
     max_nfe: int = 10_000,
     params: Iterable[Tensor] | None = None,
+    last_only: bool = False,
 ) -> Solution:
     r"""Solve dy/dt = f(t, y), y(t[0]) = y0 at the times ``t``.
 
@@ -107,11 +108,14 @@ def odeint(
         The tensors that ``f`` reads and that want a gradient, for ``"checkpoint"`` and
         ``"adjoint"``, which call ``f`` again; by default those of ``f.parameters()``
         when ``f`` is a module.
+    last_only : bool, default=False
+        Whether to return the state at the last time alone, which saves a copy.
 
     Returns
     -------
     Solution
-        The states ``y``, of shape ``(len(t), *y0.shape)``, and the ``report``.
+        The states ``y``, of shape ``(len(t), *y0.shape)``, or ``(1, *y0.shape)`` with
+        ``last_only``, and the ``report``.
 
     Raises
     ------
@@ -172,6 +176,7 @@ def odeint(
         per_row=per_row and method in ADAPTIVE_METHODS,
         row_ndim=row_ndim,
         max_nfe=int(max_nfe),
+        last_only=last_only,
     )
     solution = solve(f, y0, times, settings, params)
     if solution.report.status != "success":

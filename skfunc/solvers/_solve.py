@@ -40,6 +40,7 @@ class Settings:
     per_row: bool
     row_ndim: int
     max_nfe: int
+    last_only: bool = False
 
 
 def solve(
@@ -54,15 +55,17 @@ def solve(
         rows = y0.shape[: settings.row_ndim]
         none = torch.zeros(rows, dtype=torch.int64) if settings.per_row else None
         report = SolverReport(settings.method, 0.0, 0, none, 0, 0, "success")
-        return Solution(torch.stack([y0] * len(times)), report)
+        n_states = 1 if settings.last_only else len(times)
+        return Solution(torch.stack([y0] * n_states), report)
     if settings.method.startswith(PREFIX):
-        return _solve_by_torchdiffeq(f, y0, times, settings, params)
+        solution = _solve_by_torchdiffeq(f, y0, times, settings, params)
+        return solution._replace(y=solution.y[-1:]) if settings.last_only else solution
     problem = _Problem(f, y0, times, settings)
     if settings.gradient == "backprop" or not torch.is_grad_enabled():
         y = problem.solve_plainly()
     else:
         y = problem.solve_recomputed(field_parameters(f, params))
-    return Solution(y, problem.report())
+    return Solution(y[-1:] if settings.last_only else y, problem.report())
 
 
 class _Problem:
@@ -83,7 +86,10 @@ class _Problem:
         tracked = torch.is_grad_enabled() and (
             self.y0.requires_grad or slope.requires_grad
         )
-        return torch.stack(self._states(slope, training=tracked, record=tracked))
+        states = self._states(slope, training=tracked, record=tracked)
+        if self.settings.last_only:
+            return states[-1].unsqueeze(0)
+        return torch.stack(states)
 
     def solve_recomputed(self, params: tuple[Tensor, ...]) -> Tensor:
         """Return the states with a gradient that computes the field again."""

@@ -151,3 +151,24 @@ def test_reports_of_chunks_merge():
         SolverReport.merge([])
     with pytest.raises(ValueError, match="positive sum"):
         SolverReport.merge([first, second], [1])
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "checkpoint", "adjoint"])
+@pytest.mark.parametrize("method", ["rk4", "dopri5", "torchdiffeq:rk4"])
+def test_last_state_alone_is_that_of_all_states(method, gradient):
+    if method.startswith("torchdiffeq") and gradient == "checkpoint":
+        pytest.skip("torchdiffeq has no checkpoints")
+    matrix = torch.tensor([[0.1, 1.0], [-1.0, 0.2]], dtype=torch.float64)
+    matrix.requires_grad_(True)
+    y0 = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
+    options = {"method": method, "gradient": gradient, "params": [matrix]}
+    results = []
+    for last_only in (False, True):
+        solution = odeint(
+            lambda t, y: y @ matrix, y0, [0.0, 0.5, 1.0], last_only=last_only, **options
+        )
+        assert solution.y.shape == (1 if last_only else 3, 2, 2)
+        (g,) = torch.autograd.grad(solution.y[-1].square().sum(), matrix)
+        results.append((solution.y[-1].detach(), g))
+    for whole, last in zip(*results, strict=True):
+        torch.testing.assert_close(last, whole, rtol=0, atol=0)
