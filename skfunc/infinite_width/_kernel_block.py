@@ -15,8 +15,9 @@ all ``(p, q)``      ``(h, h', w, w', r1, r2)``     ``(h, h', w, w', rows)``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -48,6 +49,57 @@ class RowVariances:
         return (entry[..., start:stop] for entry in self.entries)
 
 
+class Scratch:
+    """Memory that all blocks of one call use again.
+
+    Fresh pages from the system cost more than the sums that are written to them.
+
+    Parameters
+    ----------
+    in_place : bool, default=True
+        Whether there is anything to use again: what is to be differentiated is kept,
+        and every tensor is new.
+    keep : bool, default=False
+        Whether the kernels themselves are kept by the caller, and so are new.
+    """
+
+    def __init__(self, in_place: bool = True, keep: bool = False) -> None:
+        self.in_place = in_place
+        self._keep = keep
+        self._slots: dict[str, Tensor] = {}
+        self._claimed: set[str] = set()
+
+    def next_block(self) -> None:
+        """Free the kernels of the block before."""
+        self._claimed.clear()
+
+    def like(
+        self, name: str, values: Tensor, shape: tuple[int, ...] | None = None
+    ) -> Tensor | None:
+        """Return memory for what is read before the layer ends; None if kept."""
+        if not self.in_place:
+            return None
+        shape = tuple(values.shape) if shape is None else shape
+        n = math.prod(shape)
+        slot = self._slots.get(name)
+        if slot is None or len(slot) < n:
+            slot = self._slots[name] = values.new_empty(n)
+        return slot[:n].view(shape)
+
+    def claim(
+        self, name: str, values: Tensor, shape: tuple[int, ...] | None = None
+    ) -> Tensor | None:
+        """Return memory for one of a block's kernels; None if it needs to be new."""
+        if self._keep or name in self._claimed:
+            return None
+        self._claimed.add(name)
+        return self.like(name, values, shape)
+
+    def over(self, values: Tensor) -> Tensor | None:
+        """Return the tensor itself if it may be written over, else None."""
+        return values if self.in_place else None
+
+
 @dataclass
 class KernelBlock:
     """NNGP and NTK of one layer for a block of pairs of rows.
@@ -62,8 +114,8 @@ class KernelBlock:
         The pairs of pixels held.
     tangent : bool
         Whether the NTK is wanted.
-    in_place : bool
-        Whether the tensors may be overwritten: nothing is to be differentiated.
+    scratch : Scratch
+        Memory for intermediate results, and whether tensors may be overwritten.
     recorded : RowVariances or None
         Where variances are recorded when each row is paired with itself; None in a
         block of two sets of rows.
@@ -77,16 +129,22 @@ class KernelBlock:
     ntk: Tensor | None
     pairs: Pairs
     tangent: bool = True
-    in_place: bool = True
+    scratch: Scratch = field(default_factory=Scratch)
     recorded: RowVariances | None = None
     variances: tuple[Iterator[Tensor], Iterator[Tensor]] | None = None
     coincident: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the tensors may be overwritten: nothing is to be differentiated."""
+        return self.scratch.in_place
 
     def unit_variances(self) -> tuple[Tensor, Tensor]:
         """Return the variances of both sets of units, one value per row and pixel."""
         if self.recorded is not None:
             variance = self.nngp if self.pairs < Pairs.ALL else diagonal(self.nngp)
-            self.recorded.entries.append(variance.clone())
+            variance = variance.clone()
+            self.recorded.entries.append(variance)
             return variance, variance
         assert self.variances is not None
         return next(self.variances[0]), next(self.variances[1])
@@ -111,17 +169,20 @@ class KernelBlock:
 
         k' = scale k + shift and t' = k' + scale t.
         """
-        if self.in_place:
-            self.nngp.mul_(scale).add_(shift)
-            if self.tangent:
-                if self.ntk is None:
-                    self.ntk = self.nngp.clone()
-                else:
-                    self.ntk.mul_(scale).add_(self.nngp)
-            return self
-        nngp = self.nngp * scale + shift
-        ntk = nngp if self.ntk is None else self.ntk * scale + nngp
-        return replace(self, nngp=nngp, ntk=ntk if self.tangent else None)
+        if not self.in_place:
+            nngp = self.nngp * scale + shift
+            ntk = nngp if self.ntk is None else self.ntk * scale + nngp
+            return replace(self, nngp=nngp, ntk=ntk if self.tangent else None)
+        self.nngp.mul_(scale)
+        if shift != 0.0:
+            self.nngp.add_(shift)
+        if self.tangent and self.ntk is None:
+            memory = self.scratch.claim("ntk", self.nngp)
+            self.ntk = torch.empty_like(self.nngp) if memory is None else memory
+            self.ntk.copy_(self.nngp)
+        elif self.ntk is not None:
+            torch.add(self.nngp, self.ntk, alpha=scale, out=self.ntk)
+        return self
 
     def apply(self, function, pairs: Pairs | None = None) -> KernelBlock:
         """Return the block after one linear map of both kernels."""
@@ -193,17 +254,29 @@ class Window:
             return slice(0, 0), slice(0, 0)
         return slice(first, last + 1), slice(inside.start, inside.stop, self.stride)
 
-    def sum(self, values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def sum(
+        self, values: Tensor, axes: tuple[int, ...], out: Tensor | None = None
+    ) -> Tensor:
         """Return sums over windows, with the same offset along all the axes given."""
-        shape = list(values.shape)
-        for axis in axes:
-            shape[axis] = self.n_out
-        total = values.new_zeros(shape)
-        for offset in range(self.size):
+        total = values.new_empty(self.shape(values, axes)) if out is None else out
+        # The offset that no margin shifts is inside of every window.
+        whole = self.margins[0]
+        offsets = sorted(range(self.size), key=lambda offset: offset != whole)
+        for offset in offsets:
             into, from_ = self.slices(offset)
-            targets = [slice(None)] * len(shape)
-            sources = [slice(None)] * len(shape)
+            targets = [slice(None)] * values.dim()
+            sources = [slice(None)] * values.dim()
             for axis in axes:
                 targets[axis], sources[axis] = into, from_
-            total[tuple(targets)] += values[tuple(sources)]
+            if offset == whole:
+                total.copy_(values[tuple(sources)])
+            else:
+                total[tuple(targets)] += values[tuple(sources)]
         return total
+
+    def shape(self, values: Tensor, axes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of sums over windows."""
+        return tuple(
+            self.n_out if axis in axes else size
+            for axis, size in enumerate(values.shape)
+        )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
+from skfunc.infinite_width._kernel_block import KernelBlock, Pairs, Scratch
 from skfunc.infinite_width._layers_base import Layer
 
 # The slope at which an error function, (1 + erf(b x)) / 2, is nearest to the
@@ -28,9 +28,12 @@ class Elementwise(Layer):
     """A layer whose kernel is a function of k, v1 and v2 at each pair of units."""
 
     def _dual(
-        self, k: Tensor, v1: Tensor, v2: Tensor, tangent: bool
+        self, k: Tensor, v1: Tensor, v2: Tensor, tangent: bool, scratch: Scratch
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the covariances of outputs and, if tangent, of derivatives."""
+        """Return the covariances of outputs and, if tangent, of derivatives.
+
+        The first may be written over k, the second to scratch memory.
+        """
         raise NotImplementedError
 
     def _dual_diagonal(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ class Elementwise(Layer):
             return replace(block, nngp=nngp, ntk=ntk)
         tangent = block.ntk is not None
         nngp, derivative = self._dual(
-            block.nngp, *block.broadcast(first, second), tangent
+            block.nngp, *block.broadcast(first, second), tangent, block.scratch
         )
         if block.coincident:
             variance, slope = self._dual_diagonal(first)
@@ -71,18 +74,20 @@ class _PiecewiseLinear(Elementwise):
     def _slopes(self) -> tuple[float, float]:
         raise NotImplementedError
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         a, b = self._slopes()
         curvature = (a - b) ** 2 / (2.0 * math.pi)
         # Equal rows of two sets differ by rounding, of which the root would make half
         # the digits: the roundings are taken off. A floor above zero keeps gradients
         # finite there.
         info = torch.finfo(k.dtype)
-        product = v1 * (1.0 - _ROUNDINGS * info.eps) * v2
-        root = torch.addcmul(product, k, k, value=-1.0).clamp_(min=info.tiny).sqrt_()
-        derivative = torch.atan2(root, k).mul_(-curvature).add_((a * a + b * b) / 2.0)
-        nngp = (derivative * k).add_(root, alpha=curvature)
-        return nngp, derivative
+        less = v1 * (1.0 - _ROUNDINGS * info.eps)
+        root = torch.mul(less, v2, out=scratch.like("root", k))
+        root.addcmul_(k, k, value=-1.0).clamp_(min=info.tiny).sqrt_()
+        derivative = torch.atan2(root, k, out=scratch.like("derivative", k))
+        derivative.mul_(-curvature).add_((a * a + b * b) / 2.0)
+        nngp = torch.mul(derivative, k, out=scratch.over(k))
+        return nngp.add_(root, alpha=curvature), derivative
 
     def _dual_diagonal(self, v):
         a, b = self._slopes()
@@ -159,7 +164,7 @@ class _ErrorFunction(Elementwise):
     def _coefficients(self) -> tuple[float, float, float]:
         raise NotImplementedError
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         a, b, c = self._coefficients()
         scale = 2.0 * b * b
         product = (1.0 + scale * v1) * (1.0 + scale * v2)
@@ -245,7 +250,7 @@ class Gelu(Elementwise):
     array([[0.4252]])
     """
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         product = (1.0 + v1) * (1.0 + v2)
         gap = product - k * k
         root = torch.sqrt(gap)
@@ -291,7 +296,7 @@ class Sin(Elementwise):
     array([[0.4323]])
     """
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         minus, plus = _exponentials(k, v1, v2)
         return minus - plus, minus + plus
 
@@ -314,7 +319,7 @@ class Cos(Elementwise):
     array([[0.5677]])
     """
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         minus, plus = _exponentials(k, v1, v2)
         return minus + plus, minus - plus
 
@@ -349,7 +354,7 @@ class Rbf(Elementwise):
         if not 0 < self.gamma < float("inf"):
             raise ValueError(f"gamma={self.gamma!r} must be positive and finite.")
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         nngp = torch.exp((k * 2.0 - (v1 + v2)) * self.gamma)
         return nngp, nngp * (2.0 * self.gamma) if tangent else None
 
@@ -385,7 +390,7 @@ class LayerNorm(Elementwise):
 
     eps: float = 1e-12
 
-    def _dual(self, k, v1, v2, tangent):
+    def _dual(self, k, v1, v2, tangent, scratch):
         scale = torch.rsqrt(v1 + self.eps) * torch.rsqrt(v2 + self.eps)
         return k * scale, scale
 

@@ -198,7 +198,12 @@ class Conv(_Windowed):
             heights, widths = ((0, 1), (2, 3)) if step == 2 else ((0,), (1,))
 
             def convolve(values: Tensor) -> Tensor:
-                return horizontal.sum(vertical.sum(values, heights), widths)
+                half = vertical.shape(values, heights)
+                memory = block.scratch.like("window", values, half)
+                columns = vertical.sum(values, heights, memory)
+                same = horizontal.shape(columns, widths) == tuple(values.shape)
+                into = block.scratch.over(values) if same else None
+                return horizontal.sum(columns, widths, into)
 
             block = block.apply(convolve)
         # The mean over the filter is taken by one division of the sums above.
