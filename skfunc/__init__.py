@@ -10,6 +10,8 @@ __version__ = "0.1.0.dev0"
 # Public name -> module that defines it. Loaded on first use, since the estimators
 # import torch and `import skfunc` should not.
 _PUBLIC = {
+    "InfiniteWidthRegressor": "skfunc.infinite_width",
+    "FiniteEnsemble": "skfunc.infinite_width",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
     "load": "skfunc.persistence",
@@ -17,6 +19,8 @@ _PUBLIC = {
 _MODULES = ("infinite_width", "metrics", "ode", "plotting", "predictive", "solvers")
 
 __all__ = [
+    "InfiniteWidthRegressor",
+    "FiniteEnsemble",
     "ODENetClassifier",
     "ODENetRegressor",
     "__version__",
@@ -31,6 +35,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from skfunc import infinite_width, metrics, ode, plotting, predictive, solvers
+    from skfunc.infinite_width import FiniteEnsemble, InfiniteWidthRegressor
     from skfunc.ode import ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load
 

@@ -16,7 +16,7 @@ class UnroutedOptionsMixin:
     where the methods' signatures are read.
     """
 
-    _unrouted_options = ("return_std", "return_cov", "rtol", "n_steps")
+    _unrouted_options = ("return_std", "return_cov", "rtol", "n_steps", "training_time")
 
     @classmethod
     def _get_class_level_metadata_request_values(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -185,8 +186,9 @@ class Gaussian:
     ----------
     means : ndarray of shape (n, k)
         Means.
-    function_variance : ndarray of shape (n, k)
-        Variance of the function at each row (epistemic).
+    function_variance : ndarray of shape (n, k) or callable
+        Variance of the function at each row (epistemic), or what returns it: then it
+        is computed when first asked for.
     noise_variance : ndarray of shape (n, k)
         Variance of an observation around the function (aleatoric).
     function_cov : callable
@@ -196,16 +198,24 @@ class Gaussian:
     """
 
     means: Float[np.ndarray, "rows targets"]
-    function_variance: Float[np.ndarray, "rows targets"]
+    function_variance: (
+        Float[np.ndarray, "rows targets"]
+        | Callable[[], Float[np.ndarray, "rows targets"]]
+    )
     noise_variance: Float[np.ndarray, "rows targets"]
     function_cov: Callable[[], Float[np.ndarray, "rows rows targets"]]
     squeeze: bool = True
+
+    @cached_property
+    def _function_variance(self) -> Float[np.ndarray, "rows targets"]:
+        variance = self.function_variance
+        return variance() if callable(variance) else variance
 
     def _out(self, values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         return np.squeeze(values, axis=axis) if self.squeeze else values
 
     def _std(self) -> NDArray[np.float64]:
-        return np.sqrt(self.function_variance + self.noise_variance)
+        return np.sqrt(self._function_variance + self.noise_variance)
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean, (n[, k])."""
@@ -218,7 +228,7 @@ class Gaussian:
     def std_parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return (epistemic, aleatoric) standard deviations, each (n[, k])."""
         return (
-            self._out(np.sqrt(self.function_variance)),
+            self._out(np.sqrt(self._function_variance)),
             self._out(np.sqrt(self.noise_variance)),
         )
 
@@ -227,7 +237,7 @@ class Gaussian:
         covariance = np.array(self.function_cov(), dtype=float)
         rows = np.arange(covariance.shape[0])
         # The variance computed row by row is the exact one; the diagonal follows it.
-        covariance[rows, rows] = self.function_variance + self.noise_variance
+        covariance[rows, rows] = self._function_variance + self.noise_variance
         return self._out(covariance)
 
     def cdf(self, y: Float[np.ndarray, "rows targets"]) -> NDArray[np.float64]:

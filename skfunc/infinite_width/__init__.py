@@ -2,5 +2,7 @@
 
 from skfunc.infinite_width import layers
 from skfunc.infinite_width._empirical import Linearization, empirical_ntk, linearize
+from skfunc.infinite_width._finite_ensemble import FiniteEnsemble
+from skfunc.infinite_width._regressor import InfiniteWidthRegressor
 
-__all__ = ["Linearization", "empirical_ntk", "layers", "linearize"]
+__all__ = ["FiniteEnsemble", "InfiniteWidthRegressor", "Linearization", "empirical_ntk", "layers", "linearize"]

@@ -123,15 +123,17 @@ class RidgeSolution:
         explained = np.square(self._whitened(test_train)).sum(axis=0)
         return np.maximum(np.asarray(test_diagonal, dtype=np.float64) - explained, 0.0)
 
+    def log_determinant(self) -> float:
+        r"""Return :math:`\log\det(S + \lambda I) + (\sum w - n) \log\lambda`."""
+        value = 2 * float(np.log(np.diag(self._factor)).sum())
+        excess = float(self.weight.sum()) - len(self.weight)
+        return value + excess * math.log(self.ridge) if excess else value
+
     def log_marginal_likelihood(self) -> float:
         """Return the log marginal likelihood, as `Decomposition` defines it."""
-        rows = float(self.weight.sum())
-        log_determinant = 2 * float(np.log(np.diag(self._factor)).sum())
-        excess = rows - len(self.weight)
-        if excess:
-            log_determinant += excess * math.log(self.ridge)
-        constant = rows * math.log(2 * math.pi)
-        return -0.5 * (self._quadratic + self.n_outputs * (log_determinant + constant))
+        constant = float(self.weight.sum()) * math.log(2 * math.pi)
+        determinant = self.log_determinant()
+        return -0.5 * (self._quadratic + self.n_outputs * (determinant + constant))
 
     def leave_one_out(self) -> LeaveOneOut:
         """Return residuals and variances of every row, predicted without it.
