@@ -258,21 +258,51 @@ class Window:
         self, values: Tensor, axes: tuple[int, ...], out: Tensor | None = None
     ) -> Tensor:
         """Return sums over windows, with the same offset along all the axes given."""
-        total = values.new_empty(self.shape(values, axes)) if out is None else out
         # The offset that no margin shifts is inside of every window.
         whole = self.margins[0]
-        offsets = sorted(range(self.size), key=lambda offset: offset != whole)
+        offsets = [offset for offset in range(self.size) if offset != whole]
+        unshifted = values[self._boxes(whole, axes, values.dim())[1]]
+        if out is None:
+            total = unshifted.clone()
+        else:
+            total = out
+            self._start(total, unshifted, values, axes, offsets)
+            del offsets[:1]
         for offset in offsets:
-            into, from_ = self.slices(offset)
-            targets = [slice(None)] * values.dim()
-            sources = [slice(None)] * values.dim()
-            for axis in axes:
-                targets[axis], sources[axis] = into, from_
-            if offset == whole:
-                total.copy_(values[tuple(sources)])
-            else:
-                total[tuple(targets)] += values[tuple(sources)]
+            into, from_ = self._boxes(offset, axes, values.dim())
+            total[into] += values[from_]
         return total
+
+    def _start(
+        self,
+        total: Tensor,
+        unshifted: Tensor,
+        values: Tensor,
+        axes: tuple[int, ...],
+        offsets: list[int],
+    ) -> None:
+        """Write the sum over the unshifted offset and the first other one."""
+        if not offsets:
+            total.copy_(unshifted)
+            return
+        into, from_ = self._boxes(offsets[0], axes, values.dim())
+        torch.add(unshifted[into], values[from_], out=total[into])
+        # What the box leaves is its margins along one axis after the other.
+        margin = [slice(None)] * values.dim()
+        for axis in axes:
+            for side in (slice(into[axis].start), slice(into[axis].stop, None)):
+                margin[axis] = side
+                total[tuple(margin)] = unshifted[tuple(margin)]
+            margin[axis] = into[axis]
+
+    def _boxes(
+        self, offset: int, axes: tuple[int, ...], n_axes: int
+    ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return `slices` along the axes given, and all of the others."""
+        targets, sources = [slice(None)] * n_axes, [slice(None)] * n_axes
+        for axis in axes:
+            targets[axis], sources[axis] = self.slices(offset)
+        return tuple(targets), tuple(sources)
 
     def shape(self, values: Tensor, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of sums over windows."""

@@ -20,9 +20,12 @@ from skfunc.infinite_width._kernel_block import (
 from skfunc.infinite_width._layers_base import Layer
 from skfunc.infinite_width._layers_networks import chain
 
-# Numbers in a block: two or three of them stay in a core's cache; on a GPU a block
-# must fill the device instead.
-_BLOCK_NUMBERS = {"cpu": 2**17, "cuda": 2**25}
+# Numbers in a block: a block and what is made of it stay in a core's caches; on a GPU
+# a block must fill the device instead.
+_BLOCK_NUMBERS = {"cpu": 2**18, "cuda": 2**25}
+# Columns of a block over its rows. Images leave few rows to a block, and the runs of
+# memory in which variances of rows meet those of columns are as long as its columns.
+_ELONGATION = {Pairs.NONE: 1.0, Pairs.SAME: 8.0, Pairs.ALL: 8.0}
 
 
 class KernelMatrices(NamedTuple):
@@ -78,9 +81,8 @@ def blocks_of_pairs(
     height, width = _block_shape(rows1, pairs, image_shape, block_rows)
     for i in range(0, len(rows1), height):
         some1 = slice(i, min(i + height, len(rows1)))
-        for j in range(i if same else 0, len(rows2), width):
-            some2 = slice(j, min(j + width, len(rows2)))
-            coincident = same and i == j
+        for some2 in _columns(some1, len(rows2), width, same):
+            coincident = same and some2 == some1
             scratch.next_block()
             block = KernelBlock(
                 _covariances(
@@ -223,12 +225,15 @@ def _covariances(
 ) -> Tensor:
     """Return the means of products over channels of pairs of rows."""
     scaled = units1 * (1.0 / units1.shape[-1])
-    if pairs is Pairs.ALL:
-        scaled = scaled[:, None, :, None]
-        units2 = units2[None, :, None]
-    pixels = torch.broadcast_shapes(scaled.shape[:-2], units2.shape[:-2])
-    shape = (*pixels, scaled.shape[-2], units2.shape[-2])
-    return torch.matmul(scaled, units2.mT, out=scratch.claim("nngp", scaled, shape))
+    if pairs is not Pairs.ALL:
+        shape = (*scaled.shape[:-1], units2.shape[-2])
+        return torch.matmul(scaled, units2.mT, out=scratch.claim("nngp", scaled, shape))
+    # One large product, whose axes are then put in order.
+    products = scaled.flatten(0, -2) @ units2.flatten(0, -2).mT
+    products = products.view(*scaled.shape[:-1], *units2.shape[:-1])
+    products = products.permute(0, 3, 1, 4, 2, 5)
+    memory = scratch.claim("nngp", scaled, tuple(products.shape))
+    return products.contiguous() if memory is None else memory.copy_(products)
 
 
 def _numbers_per_pair(pairs: Pairs, image_shape: tuple[int, int, int] | None) -> int:
@@ -251,8 +256,16 @@ def _block_shape(
     if block_rows is not None:
         return block_rows, block_rows
     numbers = _block_numbers(rows) / _numbers_per_pair(pairs, image_shape)
-    side = max(int(math.sqrt(numbers)), 1)
-    return side, side
+    height = max(int(math.sqrt(numbers / _ELONGATION[pairs])), 1)
+    return height, max(int(numbers / height), 1)
+
+
+def _columns(rows: slice, n: int, width: int, same: bool) -> Iterator[slice]:
+    """Iterate over the columns of blocks; a block on the diagonal is a square."""
+    if same:
+        yield rows
+    for start in range(rows.stop if same else 0, n, width):
+        yield slice(start, min(start + width, n))
 
 
 def _differentiated(nets: Sequence[Layer], *rows: Tensor) -> bool:
