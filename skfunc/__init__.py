@@ -10,8 +10,8 @@ __version__ = "0.1.0.dev0"
 # Public name -> module that defines it. Loaded on first use, since the estimators
 # import torch and `import skfunc` should not.
 _PUBLIC = {
-    "InfiniteWidthRegressor": "skfunc.infinite_width",
     "FiniteEnsemble": "skfunc.infinite_width",
+    "InfiniteWidthRegressor": "skfunc.infinite_width",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
     "load": "skfunc.persistence",
@@ -19,8 +19,8 @@ _PUBLIC = {
 _MODULES = ("infinite_width", "metrics", "ode", "plotting", "predictive", "solvers")
 
 __all__ = [
-    "InfiniteWidthRegressor",
     "FiniteEnsemble",
+    "InfiniteWidthRegressor",
     "ODENetClassifier",
     "ODENetRegressor",
     "__version__",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
+    "FiniteEnsemble": "skfunc.infinite_width",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
 }

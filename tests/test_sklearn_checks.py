@@ -9,7 +9,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skfunc
 
-ESTIMATORS = [skfunc.ODENetClassifier(), skfunc.ODENetRegressor()]
+ESTIMATORS = [
+    skfunc.FiniteEnsemble(),
+    skfunc.ODENetClassifier(),
+    skfunc.ODENetRegressor(),
+]
 
 
 @parametrize_with_checks(ESTIMATORS)

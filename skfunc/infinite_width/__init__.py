@@ -5,4 +5,11 @@ from skfunc.infinite_width._empirical import Linearization, empirical_ntk, linea
 from skfunc.infinite_width._finite_ensemble import FiniteEnsemble
 from skfunc.infinite_width._regressor import InfiniteWidthRegressor
 
-__all__ = ["FiniteEnsemble", "InfiniteWidthRegressor", "Linearization", "empirical_ntk", "layers", "linearize"]
+__all__ = [
+    "FiniteEnsemble",
+    "InfiniteWidthRegressor",
+    "Linearization",
+    "empirical_ntk",
+    "layers",
+    "linearize",
+]

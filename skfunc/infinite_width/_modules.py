@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skfunc.infinite_width._kernel_block import Window
 from skfunc.infinite_width._layers_base import Layer, Shape
-from skfunc.infinite_width._layers_elementwise import Elementwise
+from skfunc.infinite_width._layers_elementwise import Elementwise, Relu
 from skfunc.infinite_width._layers_linear import (
     AvgPool,
     Conv,
@@ -172,6 +172,11 @@ def _margins(windows: tuple[Window, Window]) -> tuple[int, int, int, int]:
     return (*horizontal.margins, *vertical.margins)
 
 
+def _rectify(x: Tensor) -> Tensor:
+    """Return max(x, 0), of slope 1 at 0 as the layer's own function is."""
+    return x.clamp(min=0.0)
+
+
 @singledispatch
 def _build(
     layer: Layer, n_inputs: int, shape: Shape, width: int
@@ -219,6 +224,12 @@ def _(
     layer: Elementwise, n_inputs: int, shape: Shape, width: int
 ) -> tuple[nn.Module, int]:
     return Function(layer._function, repr(layer)), n_inputs
+
+
+@_build.register
+def _(layer: Relu, n_inputs: int, shape: Shape, width: int) -> tuple[nn.Module, int]:
+    # One pass over the units, and one back, instead of six.
+    return Function(_rectify, repr(layer)), n_inputs
 
 
 @_build.register
