@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 # import torch and `import skfunc` should not.
 _PUBLIC = {
     "FiniteEnsemble": "skfunc.infinite_width",
+    "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
@@ -20,6 +21,7 @@ _MODULES = ("infinite_width", "metrics", "ode", "plotting", "predictive", "solve
 
 __all__ = [
     "FiniteEnsemble",
+    "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "ODENetClassifier",
     "ODENetRegressor",

@@ -1,12 +1,14 @@
 """Networks of infinite width: closed-form kernels and their ensembles."""
 
 from skfunc.infinite_width import layers
+from skfunc.infinite_width._classifier import InfiniteWidthClassifier
 from skfunc.infinite_width._empirical import Linearization, empirical_ntk, linearize
 from skfunc.infinite_width._finite_ensemble import FiniteEnsemble
 from skfunc.infinite_width._regressor import InfiniteWidthRegressor
 
 __all__ = [
     "FiniteEnsemble",
+    "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "Linearization",
     "empirical_ntk",

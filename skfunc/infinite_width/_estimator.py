@@ -166,10 +166,12 @@ class BaseInfiniteWidth(FunctionEstimator):
             self._set_hyperparameters(chosen)
             self.X_train_, self.y_train_ = rows.X, rows.targets
             self.sample_weight_ = weight
-            self._condition(selection, device)
+            self._condition(selection, rows, device)
         self.candidates_ = selection.candidates_
 
-    def _condition(self, selection: Selection, device: torch.device) -> None:
+    def _condition(
+        self, selection: Selection, rows: Rows, device: torch.device
+    ) -> None:
         """Solve for the coefficients, at the ridge and the time of the fit."""
         self.ridge_, self.training_time_ = 0.0, math.inf
         process = self._new_process(device)
@@ -177,7 +179,7 @@ class BaseInfiniteWidth(FunctionEstimator):
         scale = weighted_trace(kernel.diagonal(), self.sample_weight_)
         own_ridge = isinstance(self.architecture, str)
         if self.alpha == "auto" and not own_ridge and self.selection is not None:
-            self.alpha_ = selection.choose_ridge(process.decomposition(), scale)
+            self.alpha_ = selection.choose_ridge(process.decomposition(), scale, rows)
         self.ridge_ = process.ridge = self.alpha_ * scale
         if self.training_time == "auto":
             self.training_time_ = self._choose_time(process)
@@ -258,7 +260,7 @@ class BaseInfiniteWidth(FunctionEstimator):
             judge=self._judge(),
         )
 
-    def _judge(self) -> Callable[[LeaveOneOut], Array] | None:
+    def _judge(self) -> Callable[[LeaveOneOut, Rows], Array] | None:
         """Return how rows left out are scored; None for their density."""
         return None
 

@@ -101,8 +101,8 @@ class Selection:
     shared : bool
         Whether outputs share an amplitude.
     judge : callable or None
-        Score of rows left out, given a `LeaveOneOut` with one entry a ridge; None for
-        their density.
+        Score of rows left out, given a `LeaveOneOut` with one entry a ridge and the
+        rows; None for their density.
     random_state : RandomState
         Chooses rows out of many.
     device : torch.device
@@ -119,7 +119,7 @@ class Selection:
     shared: bool
     random_state: np.random.RandomState
     device: torch.device
-    judge: Callable[[LeaveOneOut], Array] | None = None
+    judge: Callable[[LeaveOneOut, Rows], Array] | None = None
     candidates_: list[dict[str, Any]] = field(default_factory=list)
 
     def choose(self, rows: Rows) -> Hyperparameters:
@@ -153,14 +153,14 @@ class Selection:
             RIDGES[int(np.argmax(self._scores(decomposition, RIDGES * scale)))]
         )
 
-    def _scores(self, decomposition: Decomposition, ridges: Array) -> Array:
+    def _scores(self, decomposition: Decomposition, ridges: Array, rows: Rows) -> Array:
         if self.criterion == "lml":
             return marginal_likelihoods(decomposition, ridges, shared=self.shared)
-        return self._judge(decomposition.leave_one_out(ridges))
+        return self._judge(decomposition.leave_one_out(ridges), rows)
 
-    def _judge(self, left_out: LeaveOneOut) -> Array:
+    def _judge(self, left_out: LeaveOneOut, rows: Rows) -> Array:
         if self.judge is not None:
-            return self.judge(left_out)
+            return self.judge(left_out, rows)
         if self.kind == "ntk":
             return left_out_errors(left_out)
         return left_out_densities(left_out, shared=self.shared)
@@ -240,7 +240,8 @@ class Selection:
         solution = RidgeSolution(
             kernel, rows.targets, chosen.ridge * scale, rows.weight, overwrite=True
         )
-        return float(self._judge(solution.leave_one_out())) / rows.weight.sum()
+        score = float(self._judge(solution.leave_one_out(), rows))
+        return score / float(rows.weight.sum())
 
     def _refine_ridge(self, rows: Rows, chosen: Hyperparameters) -> Hyperparameters:
         """Choose the ridge again on all rows, near the one of some rows."""
@@ -251,7 +252,7 @@ class Selection:
             ridge = math.exp(log_ridge) * scale
             solution = RidgeSolution(kernel, rows.targets, ridge, rows.weight)
             if self.criterion == "loo":
-                return -float(self._judge(solution.leave_one_out()))
+                return -float(self._judge(solution.leave_one_out(), rows))
             alphas = solution.alphas.reshape(rows.targets.shape)
             quadratic = np.einsum("ij,ij->j", rows.targets, alphas)
             log_determinant = np.asarray(solution.log_determinant())
@@ -290,10 +291,10 @@ class Selection:
             ridges = RIDGES
             if "ridge" in self.fixed:
                 ridges = np.array([self.fixed["ridge"]])
-            scores = self._scores(decomposition, ridges * scale)
+            scores = self._scores(decomposition, ridges * scale, rows)
             position = int(np.argmax(scores))
             found = start.with_values(ridge=float(ridges[position]))
-            score = float(scores[position]) / rows.weight.sum()
+            score = float(scores[position] / rows.weight.sum())
             self._record(found, score)
             if score > best_score:
                 best, best_score = found, score
