@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skfunc._shapes import Float
+from skfunc.infinite_width._foreign import ForeignKernel
 from skfunc.infinite_width._kernel_block import KernelBlock
 from skfunc.infinite_width._kernel_recursion import (
     KernelMatrices,
@@ -20,7 +21,7 @@ from skfunc.infinite_width._layers_base import Layer
 
 
 def kernel_matrices(
-    net: Layer,
+    net: Layer | ForeignKernel,
     X1,
     X2=None,
     *,
@@ -34,7 +35,7 @@ def kernel_matrices(
 
     Parameters
     ----------
-    net : Layer
+    net : Layer or ForeignKernel
         The network.
     X1, X2 : array-like or Tensor of shape (n, n_features)
         Rows. X2=None stands for X1: then only the upper blocks are computed, and the
@@ -68,7 +69,7 @@ def kernel_matrices(
 
 
 def kernel_series(
-    nets: Sequence[Layer],
+    nets: Sequence[Layer | ForeignKernel],
     X1,
     X2=None,
     *,
@@ -85,7 +86,7 @@ def kernel_series(
 
     Parameters
     ----------
-    nets : sequence of Layer
+    nets : sequence of Layer or ForeignKernel
         The networks.
 
     Returns
@@ -96,9 +97,6 @@ def kernel_series(
     rows1 = _rows(X1, "X1", dtype, device)
     rows2 = None if X2 is None else _rows(X2, "X2", rows1.dtype, rows1.device)
     _check(nets, rows1, rows2, image_shape, kind)
-    blocks = blocks_of_pairs(
-        nets, rows1, rows2, image_shape, kind, block_rows, keep=False
-    )
     n1, n2 = len(rows1), len(rows1 if rows2 is None else rows2)
     series = [
         KernelMatrices(
@@ -107,20 +105,28 @@ def kernel_series(
         )
         for _ in nets
     ]
-    for first, second, parts in blocks:
-        for matrices, block in zip(series, parts, strict=True):
-            for whole, part in zip(matrices, (block.nngp, block.ntk), strict=True):
-                if whole is None:
-                    continue
-                part = torch.zeros_like(block.nngp) if part is None else part
-                whole[first, second] = part
-                if rows2 is None and first != second:
-                    whole[second, first] = part.mT
+    native = [net for net in nets if isinstance(net, Layer)]
+    of_natives = [
+        whole for net, whole in zip(nets, series, strict=True) if isinstance(net, Layer)
+    ]
+    blocks = blocks_of_pairs(
+        native, rows1, rows2, image_shape, kind, block_rows, keep=False
+    )
+    for first, second, parts in blocks if native else ():
+        for matrices, block in zip(of_natives, parts, strict=True):
+            part = _in_matrices(block, kind)
+            _store(matrices, first, second, part, rows2 is None)
+    for net, matrices in zip(nets, series, strict=True):
+        if isinstance(net, ForeignKernel):
+            for first, second, part in net.blocks(
+                rows1, rows2, image_shape, kind, block_rows
+            ):
+                _store(matrices, first, second, part, rows2 is None)
     return series
 
 
 def kernel_blocks(
-    net: Layer,
+    net: Layer | ForeignKernel,
     X1,
     X2=None,
     *,
@@ -129,7 +135,7 @@ def kernel_blocks(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     block_rows: int | None = None,
-) -> Iterator[tuple[slice, slice, KernelBlock]]:
+) -> Iterator[tuple[slice, slice, KernelMatrices]]:
     """Iterate over blocks of the kernel matrices, without storing them.
 
     The parameters are those of `kernel_matrices`. With X2=None only blocks on and above
@@ -137,21 +143,23 @@ def kernel_blocks(
 
     Yields
     ------
-    tuple of (slice, slice, KernelBlock)
-        Rows, columns, and the block, whose ``nngp`` and ``ntk`` are tensors that the
-        caller may keep.
+    tuple of (slice, slice, KernelMatrices)
+        Rows, columns, and the block of (nngp, ntk), which the caller may keep.
     """
     rows1 = _rows(X1, "X1", dtype, device)
     rows2 = None if X2 is None else _rows(X2, "X2", rows1.dtype, rows1.device)
     _check([net], rows1, rows2, image_shape, kind)
+    if isinstance(net, ForeignKernel):
+        yield from net.blocks(rows1, rows2, image_shape, kind, block_rows)
+        return
     for first, second, blocks in blocks_of_pairs(
         [net], rows1, rows2, image_shape, kind, block_rows, keep=True
     ):
-        yield first, second, blocks[0]
+        yield first, second, _in_matrices(blocks[0], kind)
 
 
 def kernel_diagonal(
-    net: Layer,
+    net: Layer | ForeignKernel,
     X,
     *,
     image_shape: tuple[int, int, int] | None = None,
@@ -170,18 +178,22 @@ def kernel_diagonal(
     """
     rows = _rows(X, "X", dtype, device)
     check_network(net, rows.shape[1], image_shape)
+    if isinstance(net, ForeignKernel):
+        return net.diagonal(rows, image_shape)
     _, diagonals = row_variances([net], rows, image_shape, True, block_rows)
     return diagonals[0]
 
 
 def check_network(
-    net: Layer, n_features: int, image_shape: tuple[int, int, int] | None
+    net: Layer | ForeignKernel,
+    n_features: int,
+    image_shape: tuple[int, int, int] | None,
 ) -> tuple[int, ...]:
     """Return (height, width) of the input, or (); raise if the network cannot take it.
 
     Parameters
     ----------
-    net : Layer
+    net : Layer or ForeignKernel
         The network.
     n_features : int
         Columns of the data.
@@ -193,7 +205,7 @@ def check_network(
     tuple of int
         (height, width), () for vectors.
     """
-    if not isinstance(net, Layer):
+    if not isinstance(net, (Layer, ForeignKernel)):
         raise TypeError(
             f"{net!r} is not a network; build one from skfunc.infinite_width.layers."
         )
@@ -210,7 +222,7 @@ def check_network(
                 f"and the rows have {n_features}."
             )
         shape = tuple(image_shape[1:])
-    if output := net.output_shape(shape):
+    if isinstance(net, Layer) and (output := net.output_shape(shape)):
         raise ValueError(
             f"The network ends in images of {output}: end it in Flatten() or "
             "GlobalAvgPool(), and Dense()."
@@ -239,8 +251,33 @@ def _rows(
     return X
 
 
+def _in_matrices(block: KernelBlock, kind: str) -> KernelMatrices:
+    """Return what is wanted of a block; an NTK that no weight has met is zero."""
+    ntk = block.ntk
+    if kind == "nngp":
+        ntk = None
+    elif ntk is None:
+        ntk = torch.zeros_like(block.nngp)
+    return KernelMatrices(block.nngp if kind != "ntk" else None, ntk)
+
+
+def _store(
+    matrices: KernelMatrices,
+    first: slice,
+    second: slice,
+    parts: KernelMatrices,
+    mirrored: bool,
+) -> None:
+    """Write a block to its place and, if mirrored, to the place across the diagonal."""
+    for whole, part in zip(matrices, parts, strict=True):
+        if whole is not None and part is not None:
+            whole[first, second] = part
+            if mirrored and first != second:
+                whole[second, first] = part.mT
+
+
 def _check(
-    nets: Sequence[Layer],
+    nets: Sequence[Layer | ForeignKernel],
     rows1: Tensor,
     rows2: Tensor | None,
     image_shape: tuple[int, int, int] | None,
