@@ -99,8 +99,8 @@ def safe_ridge(operator: KernelOperator, ridge: float) -> float:
         return ridge
     name = str(operator.dtype).removeprefix("torch.")
     warnings.warn(
-        f"ridge={ridge:.3g} is lost in the rounding of kernels in {name}; it was raised "
-        f"to {floor:.3g}. Give a larger ridge"
+        f"ridge={ridge:.3g} is lost in the rounding of kernels in {name}; it was "
+        f"raised to {floor:.3g}. Give a larger ridge"
         + ("" if operator.dtype == torch.float64 else ", or kernels in float64"),
         LinAlgWarning,
         stacklevel=3,

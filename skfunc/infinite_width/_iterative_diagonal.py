@@ -71,8 +71,9 @@ def inverse_diagonal(
     Returns
     -------
     Tensor of shape (n_samples,)
-        Positive. On normal data in 5 and 20 dimensions the mean square of
-        leave-one-out residuals made of it was within 11 % of the exact one.
+        Positive. On normal data of 4 to 20 columns and 600 to 3 000 rows, with eight
+        probes, the mean square of leave-one-out residuals made of it was within 21 %
+        of the exact one.
 
     Raises
     ------

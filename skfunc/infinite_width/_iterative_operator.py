@@ -1,8 +1,9 @@
-"""A kernel matrix as a linear operator: tiles kept within a limit, the rest made anew."""
+"""A kernel matrix as a linear operator: tiles kept to a limit, the rest made anew."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,6 +120,10 @@ class KernelOperator:
         self._kept: dict[tuple[int, int], Tensor] = {}
         self.stored_bytes = 0
         self.n_products = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without tiles, which are computed again when needed."""
+        return vars(self) | {"_kept": {}, "stored_bytes": 0}
 
     def __matmul__(self, V: ArrayLike) -> Array:
         """Return S V in float64, for an array of shape (n,) or (n, k)."""
@@ -243,13 +248,13 @@ class KernelOperator:
             return side
         # Half of the memory is for tiles that are kept.
         while WORKING_TILES * self._tile_bytes(side) > self.max_memory // 2:
-            side //= 2
-            if side < SMALLEST_TILE:
-                need = 2 * WORKING_TILES * self._tile_bytes(SMALLEST_TILE)
+            if side == SMALLEST_TILE:
+                need = 2 * WORKING_TILES * self._tile_bytes(side)
                 raise ValueError(
                     f"max_memory={self.max_memory!r} bytes are too few; give at least "
                     f"{need}"
                 )
+            side = max(side // 2, SMALLEST_TILE)
         return side
 
     def _slices(self) -> list[slice]:
