@@ -4,6 +4,7 @@ from skfunc.infinite_width import layers
 from skfunc.infinite_width._classifier import InfiniteWidthClassifier
 from skfunc.infinite_width._empirical import Linearization, empirical_ntk, linearize
 from skfunc.infinite_width._finite_ensemble import FiniteEnsemble
+from skfunc.infinite_width._neural_kernel import NeuralKernel
 from skfunc.infinite_width._regressor import InfiniteWidthRegressor
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "Linearization",
+    "NeuralKernel",
     "empirical_ntk",
     "layers",
     "linearize",
