@@ -424,10 +424,17 @@ class _StepWatch:
         step.call_on_fit_task_begin(**self._task)
         return step.call_on_fit_task_end(
             **self._task,
-            reconstruction_attributes=lambda: {
-                "parameters_": parameters().numpy(force=True).copy()
-            },
+            reconstruction_attributes=lambda: self._attributes(parameters()),
         )
+
+    def _attributes(self, parameters: Tensor) -> dict[str, Any]:
+        estimator = self._task["estimator"]
+        known = {
+            name: getattr(estimator, name)
+            for name in estimator._fitted_attributes()
+            if hasattr(estimator, name)
+        }
+        return known | {"parameters_": parameters.numpy(force=True)}
 
     def close(self) -> None:
         """Announce the end of the fit."""

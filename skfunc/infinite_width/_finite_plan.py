@@ -26,6 +26,8 @@ _TIMES = 40
 _TIE = 1e-6
 # Most rows, and most numbers in a kernel, on which rate, time and noise are chosen.
 _KERNEL_ROWS, _KERNEL_NUMBERS = 2000, 4e8
+# A kernel whose largest entry is below is zero.
+_LEAST_KERNEL = 1e-100
 # Least noise, in standard deviations of y: a density needs some.
 _LEAST_NOISE = 1e-6
 # The same as a share of the members' leave-one-out residuals, as a power of e.
@@ -90,6 +92,9 @@ def plan_training(
     kernel = getattr(
         kernel_matrices(net, rows, image_shape=image_shape, kind=kind), kind
     )
+    if float(kernel.abs().max()) < _LEAST_KERNEL:
+        # Floors that keep the recursion finite leave traces where all rows are zero.
+        kernel.zero_()
     solution = Decomposition(kernel.numpy(), targets, weights, overwrite=True)
     max_rate = solution.max_learning_rate(ridge)
     if not math.isfinite(max_rate):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,8 @@ class Descent:
     losses : list of float
         Half the weighted mean of squared residuals, averaged over the members, before
         each step and after the last.
+    n_steps : int
+        Steps taken.
     rate : float
         The learning rate it kept.
     n_retries : int
@@ -158,15 +160,11 @@ class Descent:
     """
 
     flat: Tensor
-    losses: list[float] = field(default_factory=list)
-    rate: float = 0.0
-    n_retries: int = 0
-    interrupted: bool = False
-
-    @property
-    def n_steps(self) -> int:
-        """Return the number of steps taken."""
-        return max(len(self.losses) - 1, 0)
+    losses: list[float]
+    n_steps: int
+    rate: float
+    n_retries: int
+    interrupted: bool
 
 
 def descend(
@@ -208,8 +206,8 @@ def descend(
     chunk : int
         Rows whose activations are held at once.
     on_step : callable
-        Called after each step but the last, with a function that returns the
-        parameters; returns whether to stop.
+        Called after each step, with a function that returns the parameters; returns
+        whether to stop.
 
     Returns
     -------
@@ -234,8 +232,14 @@ def descend(
 
         loop.run(time / n_steps, n_steps, ridge / entries, report)
         if not loop.diverged:
-            rate = time / n_steps
-            return Descent(present(), loop.losses, rate, retry, loop.interrupted)
+            return Descent(
+                present(),
+                loop.losses,
+                loop.n_steps,
+                time / n_steps,
+                retry,
+                loop.interrupted,
+            )
         n_steps *= 2
     raise FloatingPointError(
         "the loss diverges at a learning rate of "
@@ -258,6 +262,7 @@ class _Loop:
     ) -> None:
         self.trained = trained
         self.losses: list[float] = []
+        self.n_steps = 0
         self.diverged = self.interrupted = False
         self._outputs = outputs
         self._targets = targets
@@ -286,7 +291,7 @@ class _Loop:
                     self.diverged = True
                     return
                 self.losses.append(float(losses.mean()))
-                if step == n_steps or (step and on_step()):
+                if (step and on_step()) or step == n_steps:
                     return
                 with torch.no_grad():
                     for value, grad, origin in zip(
@@ -295,6 +300,7 @@ class _Loop:
                         if decay:
                             grad = grad + decay * (value - origin)
                         value.sub_(grad, alpha=rate)
+                self.n_steps += 1
         except KeyboardInterrupt:
             self.interrupted = True
 
