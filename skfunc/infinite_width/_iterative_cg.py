@@ -15,12 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from skfunc._shapes import Float
-from skfunc.infinite_width._inference_scores import (
-    LeaveOneOut,
-    check_targets,
-    leave_one_out,
-)
-from skfunc.infinite_width._iterative_diagonal import inverse_diagonal, random_signs
+from skfunc.infinite_width._inference_scores import check_targets
 from skfunc.infinite_width._iterative_operator import KernelOperator
 from skfunc.infinite_width._iterative_preconditioner import LowRank
 from skfunc.infinite_width._spectrum import JITTER_START, check_nonnegative
@@ -131,10 +126,6 @@ class ConjugateGradientSolution:
         Residual norm at which a column is done, relative to its targets.
     max_iter : int, default=500
         Iterations at most.
-    n_probes : int, default=0
-        Random vectors solved beside the targets, for leave-one-out residuals.
-    random_state : int, default=0
-        Seed of the probes.
 
     Attributes
     ----------
@@ -191,8 +182,6 @@ class ConjugateGradientSolution:
         *,
         tol: float = 1e-6,
         max_iter: int = 500,
-        n_probes: int = 0,
-        random_state: int = 0,
     ):
         self.operator, self.low_rank = operator, low_rank
         self.targets = check_targets(targets, operator.shape[0])
@@ -201,18 +190,10 @@ class ConjugateGradientSolution:
         columns = torch.as_tensor(
             self.targets.reshape(len(self.targets), -1), device=operator.device
         )
-        self._probes = random_signs(operator, n_probes, random_state)
-        right_sides = torch.cat([root * columns, self._probes], dim=1)
         solved, self.report = conjugate_gradients(
-            operator,
-            right_sides,
-            self.ridge,
-            low_rank,
-            tol=tol,
-            max_iter=max_iter,
+            operator, root * columns, self.ridge, low_rank, tol=tol, max_iter=max_iter
         )
-        self._solved_probes = solved[:, columns.shape[1] :]
-        alphas = root * solved[:, : columns.shape[1]]
+        alphas = root * solved
         self.alphas = alphas.numpy(force=True).reshape(self.targets.shape)
 
     def mean(self, X_test: ArrayLike) -> Array:
@@ -220,26 +201,6 @@ class ConjugateGradientSolution:
         alphas = self.alphas.reshape(len(self.alphas), -1)
         mean = self.operator.test_product(X_test, alphas).numpy(force=True)
         return mean.reshape(len(mean), *self.alphas.shape[1:])
-
-    def leave_one_out(self) -> LeaveOneOut:
-        """Return residuals and variances of every row, predicted without it.
-
-        Estimates, from `inverse_diagonal`. They need ``n_probes``; about eight do.
-
-        Raises
-        ------
-        ValueError
-            If there are no probes.
-        """
-        diagonal = inverse_diagonal(
-            self.operator, self.ridge, self.low_rank, self._probes, self._solved_probes
-        )
-        return leave_one_out(
-            self.alphas,
-            diagonal.numpy(force=True),
-            np.asarray(self.ridge),
-            self.operator.weight.numpy(force=True),
-        )
 
 
 def conjugate_gradients(

@@ -14,6 +14,12 @@ from skfunc.infinite_width._iterative_cg import (
     SolverReport,
     safe_ridge,
 )
+from skfunc.infinite_width._iterative_leave_one_out import (
+    N_SAMPLED,
+    local_leave_one_out,
+    ridge_of_subset,
+    sample_rows,
+)
 from skfunc.infinite_width._iterative_nystrom import NystromSolution, features_product
 from skfunc.infinite_width._iterative_operator import KernelOperator
 from skfunc.infinite_width._iterative_preconditioner import (
@@ -30,9 +36,8 @@ Array = NDArray[np.float64]
 class IterativeSolution:
     """Ridge regression in the kernel of a network, in bounded memory, at t = inf.
 
-    A randomly pivoted Cholesky factor chooses the ridge and is the preconditioner of
-    conjugate gradients (``solver="cg"``), or is the model itself
-    (``solver="nystrom"``).
+    A randomly pivoted Cholesky factor is the preconditioner of conjugate gradients
+    (``solver="cg"``), or is the model itself (``solver="nystrom"``).
 
     Parameters
     ----------
@@ -46,8 +51,9 @@ class IterativeSolution:
         The ridge, or candidates among which `selection` chooses.
     solver : {"cg", "nystrom"}, default="cg"
         How coefficients are computed.
-    selection : {"lml", "loo"}, default="loo"
-        Score of the ridge, as `NystromSolution.best_ridge`.
+    selection : {"lml", "loo"}, default="lml"
+        Score of the ridge: of the Nystrom features where they are the model, else of
+        an exact solution for part of the rows, as `ridge_of_subset`.
     kind : {"ntk", "nngp"}, default="ntk"
         Which kernel.
     image_shape : tuple of int (channels, height, width), default=None
@@ -58,7 +64,7 @@ class IterativeSolution:
         Bytes for factor, vectors and tiles; None for no limit.
     rank : int, default=None
         Landmarks; None for what suits rows and memory.
-    tol, max_iter, n_probes
+    tol, max_iter
         As `ConjugateGradientSolution`.
     n_neighbors : int, default=512
         As `PosteriorSpread`.
@@ -67,7 +73,7 @@ class IterativeSolution:
     device : torch.device or str, default="cpu"
         Where everything lives.
     random_state : int, default=0
-        Seed of landmarks and probes.
+        Seed of landmarks and of parts of the rows.
 
     Attributes
     ----------
@@ -106,7 +112,7 @@ class IterativeSolution:
         ridges: ArrayLike,
         *,
         solver: str = "cg",
-        selection: str = "loo",
+        selection: str = "lml",
         kind: str = "ntk",
         image_shape: tuple[int, int, int] | None = None,
         sample_weight: ArrayLike | None = None,
@@ -114,19 +120,22 @@ class IterativeSolution:
         rank: int | None = None,
         tol: float = 1e-4,
         max_iter: int = 500,
-        n_probes: int = 8,
         n_neighbors: int = N_NEIGHBORS,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         random_state: int = 0,
     ):
+        if selection not in ("lml", "loo"):
+            raise ValueError(
+                f"selection={selection!r} is unknown; choose 'lml' or 'loo'."
+            )
         if solver not in ("cg", "nystrom"):
             raise ValueError(f"solver={solver!r} is unknown; choose 'cg' or 'nystrom'.")
         rows = torch.as_tensor(X, dtype=torch.float64)
         n = len(rows)
         targets = check_targets(targets, n)
         rank = rank or default_rank(n, max_memory)
-        columns = targets.size // n + n_probes
+        columns = targets.size // n
         self.operator = KernelOperator(
             net,
             rows,
@@ -144,27 +153,33 @@ class IterativeSolution:
         candidates = np.atleast_1d(np.asarray(ridges, dtype=np.float64))
         if len(candidates) == 1:
             ridge = float(candidates[0])
+        elif solver == "cg":
+            ridge = ridge_of_subset(
+                self.operator,
+                targets,
+                candidates,
+                score=selection,
+                random_state=random_state,
+            )
         else:
             ridge = self._nystrom.best_ridge(candidates, score=selection)
         self.ridge = safe_ridge(self.operator, ridge)
         self.report: SolverReport | None = None
-        self._cg: ConjugateGradientSolution | None = None
         if solver == "cg":
-            self._cg = ConjugateGradientSolution(
+            found = ConjugateGradientSolution(
                 self.operator,
                 targets,
                 self.ridge,
                 self.low_rank,
                 tol=tol,
                 max_iter=max_iter,
-                n_probes=n_probes,
-                random_state=random_state,
             )
-            self.alphas, self.report = self._cg.alphas, self._cg.report
+            self.alphas, self.report = found.alphas, found.report
         else:
             self.alphas = self._nystrom.alphas(self.ridge)
         self.operator.release()
         self._coefficients = self._nystrom.coefficients(self.ridge)
+        self._random_state = random_state
         self._uses_features = solver == "nystrom"
         self.spread = PosteriorSpread(
             self.operator, self.low_rank, self.ridge, n_neighbors=n_neighbors
@@ -194,26 +209,38 @@ class IterativeSolution:
         """Return the covariance of the function, (n_test, n_test)."""
         return self.spread.covariance(X_test)
 
-    def leave_one_out(self) -> LeaveOneOut:
-        """Return leave-one-out residuals of the solver used.
+    def leave_one_out(self, n_rows: int = N_SAMPLED) -> LeaveOneOut:
+        """Return leave-one-out residuals and variances.
+
+        Parameters
+        ----------
+        n_rows : int, default=512
+            With conjugate gradients, rows drawn at random, each seen among its
+            neighbours, as `local_leave_one_out`. Nystrom features give all rows.
+
+        Returns
+        -------
+        LeaveOneOut
+            Of `sample_rows(n_samples, n_rows, random_state)`, or of all rows.
 
         Raises
         ------
         RuntimeError
-            After `compact`.
+            With Nystrom features, after `compact`.
         """
-        if self._cg is not None:
-            return self._cg.leave_one_out()
-        if self._nystrom is None:
-            raise RuntimeError("leave_one_out must be asked for before compact")
-        return self._nystrom.leave_one_out(self.ridge)
+        if self._uses_features:
+            if self._nystrom is None:
+                raise RuntimeError("leave_one_out must be asked for before compact")
+            return self._nystrom.leave_one_out(self.ridge)
+        rows = sample_rows(len(self.alphas), n_rows, self._random_state)
+        return local_leave_one_out(self.operator, self.alphas, self.ridge, rows)
 
     def compact(self) -> None:
         """Keep what predictions need: no matrix of n_samples x rank."""
         self.spread.prepare()
         self.low_rank = self.low_rank.without_basis()
         self.spread.low_rank = self.low_rank
-        self._cg = self._nystrom = None
+        self._nystrom = None
 
 
 def _memory_of_tiles(

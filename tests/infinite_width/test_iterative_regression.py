@@ -35,6 +35,7 @@ def test_full_rank_is_exact(outputs, solver):
         y,
         grid,
         solver=solver,
+        selection="loo",
         sample_weight=weight,
         rank=300,
         tol=1e-10,
@@ -49,7 +50,7 @@ def test_full_rank_is_exact(outputs, solver):
     np.testing.assert_allclose(
         found.leave_one_out().residual_variance(),
         exact.leave_one_out(found.ridge).residual_variance(),
-        rtol=1e-3,
+        rtol=1e-2,
     )
 
 
@@ -77,8 +78,11 @@ def test_compact_and_pickle_change_nothing(solver, kind):
         np.testing.assert_array_equal(first, second)
     assert not restored.low_rank.basis.numel()
     assert restored.operator.stored_bytes == 0
-    with pytest.raises(RuntimeError, match="before compact"):
-        restored.leave_one_out()
+    if solver == "nystrom":
+        with pytest.raises(RuntimeError, match="before compact"):
+            restored.leave_one_out()
+    else:
+        assert restored.leave_one_out(n_rows=5).residuals.shape == (5,)
 
 
 def test_images():
