@@ -173,9 +173,8 @@ class KernelBlock:
             nngp = self.nngp * scale + shift
             ntk = nngp if self.ntk is None else self.ntk * scale + nngp
             return replace(self, nngp=nngp, ntk=ntk if self.tangent else None)
-        self.nngp.mul_(scale)
-        if shift != 0.0:
-            self.nngp.add_(shift)
+        moved = torch.tensor(shift, dtype=self.nngp.dtype)
+        torch.add(moved, self.nngp, alpha=scale, out=self.nngp)
         if self.tangent and self.ntk is None:
             memory = self.scratch.claim("ntk", self.nngp)
             self.ntk = torch.empty_like(self.nngp) if memory is None else memory

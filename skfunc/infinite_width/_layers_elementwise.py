@@ -85,7 +85,10 @@ class _PiecewiseLinear(Elementwise):
         root = torch.mul(less, v2, out=scratch.like("root", k))
         root.addcmul_(k, k, value=-1.0).clamp_(min=info.tiny).sqrt_()
         derivative = torch.atan2(root, k, out=scratch.like("derivative", k))
-        derivative.mul_(-curvature).add_((a * a + b * b) / 2.0)
+        gain = torch.tensor((a * a + b * b) / 2.0, dtype=k.dtype)
+        derivative = torch.add(
+            gain, derivative, alpha=-curvature, out=scratch.over(derivative)
+        )
         nngp = torch.mul(derivative, k, out=scratch.over(k))
         return nngp.add_(root, alpha=curvature), derivative
 
@@ -167,13 +170,18 @@ class _ErrorFunction(Elementwise):
     def _dual(self, k, v1, v2, tangent, scratch):
         a, b, c = self._coefficients()
         scale = 2.0 * b * b
-        product = (1.0 + scale * v1) * (1.0 + scale * v2)
-        ratio = torch.rsqrt(product) * k * scale
-        nngp = torch.asin(ratio).mul_(2.0 * a * a / math.pi).add_(c * c)
-        if not tangent:
-            return nngp, None
-        derivative = torch.addcmul(product, k, k, value=-scale * scale).rsqrt_()
-        return nngp, derivative * (2.0 * a * a * scale / math.pi)
+        product = torch.mul(
+            1.0 + scale * v1, 1.0 + scale * v2, out=scratch.like("product", k)
+        )
+        ratio = torch.rsqrt(product, out=scratch.like("ratio", k))
+        derivative = None
+        if tangent:
+            product.addcmul_(k, k, value=-scale * scale).rsqrt_()
+            # The root's gradient reads the root, which therefore stays as it is.
+            factor = 2.0 * a * a * scale / math.pi
+            derivative = torch.mul(product, factor, out=scratch.over(product))
+        nngp = torch.mul(ratio, k, out=scratch.over(k)).mul_(scale).asin_()
+        return nngp.mul_(2.0 * a * a / math.pi).add_(c * c), derivative
 
     def _dual_diagonal(self, v):
         a, b, c = self._coefficients()
