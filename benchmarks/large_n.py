@@ -45,6 +45,7 @@ GRADES = {
 RIDGES = np.geomspace(1e-3, 10, 16)
 TOLERANCE = 1e-4
 N_UNCERTAIN = 500
+N_LEFT_OUT = 512
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +100,7 @@ def whole(data: tuple[np.ndarray, ...], memory: int) -> list[list[str]]:
             NET, X, y, RIDGES, max_memory=memory, tol=TOLERANCE
         )
     with Stopwatch() as left_out:
-        noise = solution.leave_one_out().residual_variance()
+        noise = solution.leave_one_out(N_LEFT_OUT).residual_variance()
     report = solution.report
     fitted_peak = peak_bytes()
     solution.compact()
@@ -151,7 +152,7 @@ def subset(data: tuple[np.ndarray, ...], rows: int, memory: int) -> list[list[st
             NET, X, y, RIDGES, max_memory=memory, tol=TOLERANCE
         )
     mean, variance = solution.mean(X_test), solution.variance(X_test)
-    noise = solution.leave_one_out().residual_variance()
+    noise = solution.leave_one_out(N_LEFT_OUT).residual_variance()
     with Stopwatch() as direct:
         exact = RidgeSolution(NET.kernel(X), y, solution.ridge)
     across = NET.kernel(X_test, X)

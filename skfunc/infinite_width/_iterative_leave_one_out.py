@@ -10,12 +10,9 @@ from skfunc._shapes import Int
 from skfunc.infinite_width._inference import Decomposition
 from skfunc.infinite_width._inference_scores import LeaveOneOut, leave_one_out
 from skfunc.infinite_width._iterative_operator import KernelOperator
+from skfunc.infinite_width._iterative_preconditioner import BLOCK_ROWS
 
 Array = NDArray[np.float64]
-
-# Rows whose residuals are estimated: the root of a mean of so many squares is known to
-# about 3 % for normal residuals.
-N_SAMPLED = 512
 
 # Rows of a neighbourhood, and of the kernel columns computed at a time.
 N_NEIGHBORS = 256
@@ -82,6 +79,70 @@ def local_leave_one_out(
         np.array(entries),
         np.asarray(ridge),
         operator.weight[chosen].numpy(force=True),
+    )
+
+
+def grouped_leave_one_out(
+    operator: KernelOperator,
+    alphas: ArrayLike,
+    ridge: float,
+    landmarks: Int[torch.Tensor, " marks"],
+    *,
+    n_neighbors: int = N_NEIGHBORS,
+) -> LeaveOneOut:
+    """Return leave-one-out residuals and variances of all training rows.
+
+    As `local_leave_one_out`, but the rows nearest to one landmark share the inverse of
+    one neighbourhood, that of the landmark. So the cost grows with the landmarks.
+
+    Parameters
+    ----------
+    operator : KernelOperator
+        S.
+    alphas : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Dual coefficients.
+    ridge : float
+        Ridge, positive.
+    landmarks : Tensor of int of shape (n_landmarks,)
+        Rows that centre neighbourhoods.
+    n_neighbors : int, default=256
+        Rows of a neighbourhood.
+
+    Returns
+    -------
+    LeaveOneOut
+        Of all rows, in their order.
+    """
+    n = operator.shape[0]
+    size = min(n_neighbors, n)
+    scale = operator.diagonal().sqrt()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    lengths = (scale / operator.root_weight)[landmarks]
+    centres = torch.cat(
+        [
+            (operator.test_columns(rows, landmarks) / lengths).argmax(dim=1)
+            for rows in operator.rows.split(BLOCK_ROWS)
+        ]
+    )
+    entries = torch.empty_like(scale)
+    for centre in torch.unique(centres):
+        correlation = operator.columns(landmarks[centre][None])[:, 0] / scale
+        members = torch.nonzero(centres == centre)[:, 0]
+        # Half of a neighbourhood at least is neighbours of those judged.
+        for part in members.split(max(size // 2, 1)):
+            closeness = correlation.clone()
+            closeness[part] = torch.inf
+            near = torch.topk(closeness, size).indices
+            block = operator.principal_block(near)
+            block.diagonal().add_(ridge)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(block))
+            judged = torch.isin(near, part)
+            entries[near[judged]] = inverse.diagonal()[judged]
+    return leave_one_out(
+        np.asarray(alphas),
+        entries.numpy(force=True),
+        np.asarray(ridge),
+        operator.weight.numpy(force=True),
     )
 
 

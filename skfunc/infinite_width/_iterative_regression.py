@@ -15,7 +15,7 @@ from skfunc.infinite_width._iterative_cg import (
     safe_ridge,
 )
 from skfunc.infinite_width._iterative_leave_one_out import (
-    N_SAMPLED,
+    grouped_leave_one_out,
     local_leave_one_out,
     ridge_of_subset,
     sample_rows,
@@ -209,19 +209,20 @@ class IterativeSolution:
         """Return the covariance of the function, (n_test, n_test)."""
         return self.spread.covariance(X_test)
 
-    def leave_one_out(self, n_rows: int = N_SAMPLED) -> LeaveOneOut:
+    def leave_one_out(self, n_rows: int | None = None) -> LeaveOneOut:
         """Return leave-one-out residuals and variances.
 
         Parameters
         ----------
-        n_rows : int, default=512
-            With conjugate gradients, rows drawn at random, each seen among its
-            neighbours, as `local_leave_one_out`. Nystrom features give all rows.
+        n_rows : int, default=None
+            With conjugate gradients: None for all rows, each seen in the neighbourhood
+            of its landmark, else so many rows drawn at random, each seen in its own
+            neighbourhood.
 
         Returns
         -------
         LeaveOneOut
-            Of `sample_rows(n_samples, n_rows, random_state)`, or of all rows.
+            Of all rows, or of `sample_rows(n_samples, n_rows, random_state)`.
 
         Raises
         ------
@@ -232,6 +233,10 @@ class IterativeSolution:
             if self._nystrom is None:
                 raise RuntimeError("leave_one_out must be asked for before compact")
             return self._nystrom.leave_one_out(self.ridge)
+        if n_rows is None:
+            return grouped_leave_one_out(
+                self.operator, self.alphas, self.ridge, self.low_rank.landmarks
+            )
         rows = sample_rows(len(self.alphas), n_rows, self._random_state)
         return local_leave_one_out(self.operator, self.alphas, self.ridge, rows)
 

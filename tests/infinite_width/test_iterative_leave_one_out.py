@@ -7,11 +7,13 @@ import torch
 from skfunc.infinite_width import layers as L
 from skfunc.infinite_width._inference import Decomposition
 from skfunc.infinite_width._iterative_leave_one_out import (
+    grouped_leave_one_out,
     local_leave_one_out,
     ridge_of_subset,
     sample_rows,
 )
 from skfunc.infinite_width._iterative_operator import KernelOperator
+from skfunc.infinite_width._iterative_preconditioner import pivoted_cholesky
 
 NET = L.Serial(
     L.Dense(1.5, 0.05), L.Relu(), L.Dense(1.5, 0.05), L.Relu(), L.Dense(1.5, 0.05)
@@ -51,6 +53,33 @@ def test_neighbours_bound_the_variances_closely(ridge):
     ratio = found.variances / exact.leave_one_out(ridge).variances[rows]
     assert ratio.min() > 1 - 1e-9
     assert np.median(ratio) < 1.1
+
+
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_groups_give_all_rows(outputs):
+    operator, _, exact = problem(outputs=outputs)
+    marks = pivoted_cholesky(operator, 60).landmarks
+    for ridge in (0.001, 0.1):
+        expected = exact.leave_one_out(ridge)
+        alphas = exact.alphas(ridge)
+        whole = grouped_leave_one_out(operator, alphas, ridge, marks, n_neighbors=400)
+        np.testing.assert_allclose(whole.residuals, expected.residuals, rtol=1e-7)
+        found = grouped_leave_one_out(operator, alphas, ridge, marks, n_neighbors=100)
+        ratio = found.variances / expected.variances
+        assert ratio.min() > 1 - 1e-9
+        assert np.median(ratio) < 1.2
+        np.testing.assert_allclose(
+            found.residual_variance(), expected.residual_variance(), rtol=0.3
+        )
+
+
+def test_a_group_larger_than_its_neighbourhood():
+    operator, _, exact = problem()
+    found = grouped_leave_one_out(
+        operator, exact.alphas(0.1), 0.1, torch.tensor([0]), n_neighbors=50
+    )
+    assert np.isfinite(found.residuals).all()
+    assert (found.variances > exact.leave_one_out(0.1).variances * (1 - 1e-9)).all()
 
 
 def test_repeated_rows_are_their_own_neighbours():
