@@ -24,8 +24,9 @@ from skfunc.infinite_width._layers_networks import chain
 # a block must fill the device instead.
 _BLOCK_NUMBERS = {"cpu": 2**18, "cuda": 2**25}
 # Columns of a block over its rows. Images leave few rows to a block, and the runs of
-# memory in which variances of rows meet those of columns are as long as its columns.
-_ELONGATION = {Pairs.NONE: 1.0, Pairs.SAME: 8.0, Pairs.ALL: 8.0}
+# memory in which variances of rows meet those of columns are as long as its columns;
+# and the flatter a block, the less of a square on the diagonal is computed twice.
+_ELONGATION = 4.0
 
 
 class KernelMatrices(NamedTuple):
@@ -256,7 +257,7 @@ def _block_shape(
     if block_rows is not None:
         return block_rows, block_rows
     numbers = _block_numbers(rows) / _numbers_per_pair(pairs, image_shape)
-    height = max(int(math.sqrt(numbers / _ELONGATION[pairs])), 1)
+    height = max(int(math.sqrt(numbers / _ELONGATION)), 1)
     return height, max(int(numbers / height), 1)
 
 
