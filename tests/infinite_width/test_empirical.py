@@ -64,17 +64,18 @@ def test_convolutions(name):
 
 def test_error_falls_as_the_root_of_the_width():
     exact = MLP.kernel(VECTORS)
-    widths = np.array([16, 64, 256, 1024])
+    widths = np.array([16, 64, 256])
     errors = []
     for width in widths:
         squares = [
             np.square(empirical_ntk(twin(MLP, int(width), seed=seed), VECTORS) - exact)
-            for seed in range(12)
+            for seed in range(60)
         ]
         errors.append(math.sqrt(np.mean(squares)) / exact.max())
     slope = np.polyfit(np.log(widths), np.log(errors), 1)[0]
-    assert -0.65 < slope < -0.4
-    assert errors[-1] < 0.05
+    # Sixty networks tell the errors to about a tenth, and the slope to .05.
+    assert -0.6 < slope < -0.4, slope
+    assert errors[-1] < 0.06
 
 
 @pytest.mark.parametrize("name", CONV)
