@@ -211,7 +211,6 @@ def conjugate_gradients(
     *,
     tol: float = 1e-6,
     max_iter: int = 500,
-    warn: bool = True,
 ) -> tuple[Float[Tensor, "rows k"], SolverReport]:
     r"""Solve :math:`(S + \lambda I) X = R` for several columns at once.
 
@@ -294,7 +293,7 @@ def conjugate_gradients(
         + (0 if low_rank is None else low_rank.nbytes)
         + WORKING_BLOCKS * 8 * operator.shape[0] * peak_columns,
     )
-    if warn and not report.converged:
+    if not report.converged:
         _warn_of_residual(report, tol, max_iter, operator.dtype)
     return solution * scale, report
 

@@ -103,9 +103,9 @@ class NystromSolution:
     def alphas(self, ridge: float) -> Array:
         r"""Return :math:`W^{1/2} (F F^T + \lambda I)^{-1} W^{1/2} y`.
 
-        They are the residuals of the fit, w (y - f) / ridge, and serve as a start for
-        `conjugate_gradients`. Predictions come from `mean`: a product of the exact
-        kernel with them is another, less stable estimator.
+        They are the residuals of the fit, w (y - f) / ridge. Predictions come from
+        `mean`: a product of the exact kernel with them is another, less stable
+        estimator.
 
         Parameters
         ----------
@@ -264,7 +264,7 @@ class NystromSolution:
         processes. Proceedings of Machine Learning Research 5.
         """
         ridges = np.asarray(ridge, dtype=np.float64)
-        flat = np.array([safe_ridge(self.operator, value) for value in ridges.flat])
+        flat = self._safe_ridges(ridges.ravel())
         values = self.low_rank.eigenvalues.numpy(force=True)
         squares = self._projected.square().sum(dim=1).numpy(force=True)
         total = float(self._weighted.square().sum())
@@ -308,10 +308,14 @@ class NystromSolution:
             scores = np.array(
                 [
                     -self.leave_one_out(ridge).mean_squared_error()
-                    for ridge in candidates
+                    for ridge in self._safe_ridges(candidates)
                 ]
             )
         return float(candidates[np.argmax(scores)])
+
+    def _safe_ridges(self, ridges: Array) -> Array:
+        """Return ridges, raised where needed, with one warning for all of them."""
+        return np.maximum(ridges, safe_ridge(self.operator, float(ridges.min())))
 
     def _alphas(self, ridge: float) -> Array:
         solved = self.low_rank.solve(self._weighted, ridge)

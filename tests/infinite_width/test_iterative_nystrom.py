@@ -103,6 +103,15 @@ def test_repeated_rows_end_the_factor_early():
     np.testing.assert_allclose(mean, y, atol=1e-3)
 
 
+def test_many_small_ridges_warn_once():
+    operator, _, y, _, _ = problem(n=30)
+    solution = NystromSolution(operator, pivoted_cholesky(operator, 10), y)
+    for score in ("lml", "loo"):
+        with pytest.warns(LinAlgWarning, match="raised") as record:
+            assert solution.best_ridge([0.0, 1e-12, 1e-11], score=score) < 1e-10
+        assert len(record) == 1
+
+
 def test_a_kernel_of_zeros_is_refused():
     net = L.Serial(L.Dense(), L.Relu(), L.Dense())
     with pytest.raises(ValueError, match="zero on every row"):
