@@ -114,9 +114,10 @@ def main() -> None:
         elif compute is None:
             raise ValueError(f"{request['do']!r} came before 'prepare'")
         elif request["do"] == "time":
-            started = time.perf_counter()
+            # Of all threads, and no matter what else the machine does.
+            started = time.process_time()
             compute()
-            answer["seconds"] = time.perf_counter() - started
+            answer["seconds"] = time.process_time() - started
         elif request["do"] == "save":
             np.save(request["path"], np.asarray(compute()))
         print(json.dumps(answer), flush=True)
