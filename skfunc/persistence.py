@@ -11,7 +11,10 @@ import hashlib
 import importlib
 import json
 import math
+import sys
 import warnings
+from dataclasses import fields as _fields
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +31,13 @@ if TYPE_CHECKING:
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
     "FiniteEnsemble": "skfunc.infinite_width",
+    "InfiniteWidthClassifier": "skfunc.infinite_width",
+    "InfiniteWidthRegressor": "skfunc.infinite_width",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
 }
+# Where the layers live that a network given as a parameter may be made of.
+_LAYERS = "skfunc.infinite_width.layers"
 _FORMAT = "skfunc-1"
 _HEADER = "skfunc"
 # Kinds of arrays that safetensors stores: bool, signed and unsigned ints, floats.
@@ -250,6 +257,12 @@ def _describe(value: Any, what: str, tensors: dict[str, np.ndarray]) -> Any:
         if value.dtype.kind in "OU" and value.ndim == 1:
             items = [_describe(item, what, tensors) for item in value.tolist()]
             return {"strings": items, "dtype": value.dtype.str}
+    if _layer_class(type(value).__name__) is type(value) and is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in _fields(value)}
+        return {
+            "layer": type(value).__name__,
+            "fields": {k: _describe(v, what, tensors) for k, v in fields.items()},
+        }
     name = getattr(value, "__qualname__", type(value).__name__)
     raise ValueError(
         f"cannot save {what}: {name} has no description in a safetensors file; pickle "
@@ -275,6 +288,8 @@ def _rebuild(value: Any, tensors: dict[str, np.ndarray]) -> Any:
             return tuple(_rebuild(item, tensors) for item in value["tuple"])
         if "dict" in value:
             return {k: _rebuild(v, tensors) for k, v in value["dict"].items()}
+        if "layer" in value:
+            return _rebuild_layer(value["layer"], value["fields"], tensors)
         if "array" in value:
             return tensors[value["array"]].reshape(value["shape"]).copy()
         if "strings" in value:
@@ -293,6 +308,27 @@ def _rebuild(value: Any, tensors: dict[str, np.ndarray]) -> Any:
     ) as error:
         raise ValueError(f"its header is malformed ({error!r})") from error
     raise ValueError(f"its header holds an unknown entry {sorted(value)[:3]}")
+
+
+def _layer_class(name: str) -> type | None:
+    """Return the layer of that name; None where no layers were imported, or unknown."""
+    module = sys.modules.get(_LAYERS)
+    if module is None or name not in module.__all__ or name in ("Layer", "preset"):
+        return None
+    return getattr(module, name)
+
+
+def _rebuild_layer(name: Any, fields: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """Return the layer that `_describe` described; its own checks hold."""
+    importlib.import_module(_LAYERS)
+    cls = _layer_class(name) if isinstance(name, str) else None
+    if cls is None or not is_dataclass(cls):
+        raise ValueError(f"its header names an unknown layer {name!r}")
+    values = {key: _rebuild(value, tensors) for key, value in fields.items()}
+    if set(values) != {field.name for field in _fields(cls)}:
+        raise ValueError(f"its header gives {name} unknown fields {sorted(values)}")
+    # A chain takes its layers one by one.
+    return cls(*values["layers"]) if "layers" in values else cls(**values)
 
 
 def _plain_dtype(text: Any) -> np.dtype:

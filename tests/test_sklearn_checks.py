@@ -11,6 +11,8 @@ import skfunc
 
 ESTIMATORS = [
     skfunc.FiniteEnsemble(),
+    skfunc.InfiniteWidthClassifier(),
+    skfunc.InfiniteWidthRegressor(),
     skfunc.ODENetClassifier(),
     skfunc.ODENetRegressor(),
 ]

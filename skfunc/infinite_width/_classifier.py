@@ -17,23 +17,39 @@ from sklearn.utils.validation import validate_data
 
 from skfunc._validation import check_real, check_shape, check_weights
 from skfunc.base import FunctionClassifierMixin
+from skfunc.infinite_width._documentation import document_infinite_width
 from skfunc.infinite_width._estimator import BaseInfiniteWidth
+from skfunc.infinite_width._hyperparameters import DEPTHS
 from skfunc.infinite_width._inference_scores import LeaveOneOut
-from skfunc.infinite_width._process import NetworkProcess
 from skfunc.infinite_width._search import Rows
 
 Array = NDArray[np.float64]
 
+_TINY = float(np.finfo(np.float64).tiny)
 # Functions that probabilities are averaged over.
 _DRAWS = 16
 # Bounds of the logarithm of the inverse temperature; scores lie about 0 and 1.
 _LOG_SHARPNESS = (-3.0, 6.0)
-# Gaussian prior of the calibration: log inverse temperature, log odds of label noise.
-_CALIBRATION_MEAN = np.array([1.5, -4.0])
-_CALIBRATION_STD = np.array([1.5, 2.0])
+# The calibration: logarithms of the scale below which a score counts as none and of the
+# power of what is above, and log odds of label noise. Their Gaussian prior and bounds.
+_CALIBRATION_MEAN = np.array([-1.0, 0.7, -4.0])
+_CALIBRATION_STD = np.array([1.5, 1.0, 2.0])
+_CALIBRATION_BOUNDS = [(-5.0, 3.0), (-2.0, 6.0), (-15.0, 2.0)]
 
 
-def softmax_loss(scores: Array, log_sharpness: Array, labels: Array) -> Array:
+def link(scores: Array, scale: float, power: float) -> Array:
+    r"""Return logits :math:`p \log \log(1 + e^{f / s})` of scores f.
+
+    Least squares estimates probabilities, which a power of one of the positive part
+    returns as they are (small s); a large s gives a softmax of temperature
+    :math:`2 s \log 2 / p`, for classes that separate.
+    """
+    return power * np.log(np.logaddexp(0.0, scores / scale) + _TINY)
+
+
+def softmax_loss(
+    scores: Array, log_sharpness: Array, labels: NDArray[np.intp]
+) -> Array:
     """Return minus the log probability of labels under a softmax of sharpened scores.
 
     Parameters
@@ -79,12 +95,13 @@ def left_out_log_loss(left_out: LeaveOneOut, rows: Rows) -> Array:
     return -loss(0.5 * (low + high))
 
 
+@document_infinite_width(kernel="ntk", selection="loo")
 class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
     r"""Classifier that is a neural network of infinite width, in closed form.
 
     Classes are regressed on as centred indicator vectors, by the Gaussian process or
-    the ensemble of trained networks of `InfiniteWidthRegressor`; a temperature fitted
-    to scores of rows left out, which have a closed form, turns scores into
+    the ensemble of trained networks of `InfiniteWidthRegressor`; a link fitted to the
+    scores of rows left out, which have a closed form, turns scores into calibrated
     probabilities. X is standardized inside.
 
     Parameters
@@ -95,8 +112,9 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    temperature_ : float
-        Divides the scores; fitted to rows left out.
+    link_scale_, link_power_ : float
+        s and p of the logits :math:`p \log \log(1 + e^{f / s})` of scores f, fitted to
+        rows left out.
     label_noise_ : float
         Share of the class frequencies in the probabilities, fitted likewise.
     class_prior_ : ndarray of shape (n_classes,)
@@ -147,12 +165,13 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
     """
 
     _shared_amplitude = True
+    _pairs = tuple(("relu", depth) for depth in DEPTHS)
 
     def __init__(
         self,
         architecture: Any = "mlp",
         *,
-        kernel: str = "nngp",
+        kernel: str = "ntk",
         depth: Any = "auto",
         activation: str = "auto",
         weight_std: Any = "auto",
@@ -163,31 +182,35 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
         amplitude: Any = "auto",
         training_time: Any = None,
         learning_rate: float = 1.0,
-        selection: str | None = "lml",
+        selection: str | None = "loo",
         solver: str = "auto",
+        max_memory: Any = "auto",
         image_shape: tuple[int, int, int] | None = None,
-        dtype: str = "float64",
+        dtype: str = "auto",
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.architecture = architecture
-        self.kernel = kernel
-        self.depth = depth
-        self.activation = activation
-        self.weight_std = weight_std
-        self.bias_std = bias_std
-        self.linear_std = linear_std
-        self.relevance = relevance
-        self.alpha = alpha
-        self.amplitude = amplitude
-        self.training_time = training_time
-        self.learning_rate = learning_rate
-        self.selection = selection
-        self.solver = solver
-        self.image_shape = image_shape
-        self.dtype = dtype
-        self.device = device
-        self.random_state = random_state
+        super().__init__(
+            architecture,
+            kernel=kernel,
+            depth=depth,
+            activation=activation,
+            weight_std=weight_std,
+            bias_std=bias_std,
+            linear_std=linear_std,
+            relevance=relevance,
+            alpha=alpha,
+            amplitude=amplitude,
+            training_time=training_time,
+            learning_rate=learning_rate,
+            selection=selection,
+            solver=solver,
+            max_memory=max_memory,
+            image_shape=image_shape,
+            dtype=dtype,
+            device=device,
+            random_state=random_state,
+        )
 
     @with_callbacks
     def fit(
@@ -235,7 +258,14 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
 
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:
-        own = ("classes_", "temperature_", "label_noise_", "class_prior_", "normals_")
+        own = (
+            "classes_",
+            "link_scale_",
+            "link_power_",
+            "label_noise_",
+            "class_prior_",
+            "normals_",
+        )
         return (*super()._fitted_attributes(), *own)
 
     def _check_fitted_state(self) -> None:
@@ -247,11 +277,12 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
             )
         check_shape("class_prior_", self.class_prior_, (n_classes,))
         check_shape("normals_", self.normals_, (_DRAWS, n_classes))
-        check_real("temperature_", self.temperature_, 0, inclusive=False)
+        check_real("link_scale_", self.link_scale_, 0, inclusive=False)
+        check_real("link_power_", self.link_power_, 0, inclusive=False)
         check_real("label_noise_", self.label_noise_, 0, 1)
 
     def _calibrate(self) -> None:
-        """Fit temperature and label noise to the scores of rows left out."""
+        """Fit link and label noise to the scores of rows left out."""
         self.class_prior_ = np.array(self.y_mean_)
         # Normal draws of mean zero: an antithetic half, the same for every row.
         generator = np.random.RandomState(0)
@@ -270,8 +301,8 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
         prior = self.class_prior_[labels]
 
         def loss(parameters: Array) -> float:
-            log_sharpness, log_odds = parameters
-            logits = math.exp(log_sharpness) * draws
+            log_scale, log_power, log_odds = parameters
+            logits = link(draws, math.exp(log_scale), math.exp(log_power))
             logits -= special.logsumexp(logits, axis=-1, keepdims=True)
             chosen = np.exp(logits[:, np.arange(len(labels)), labels]).mean(axis=0)
             noise = special.expit(log_odds)
@@ -280,13 +311,10 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
             return float(-likelihood @ weight + 0.5 * offset @ offset)
 
         best = optimize.minimize(
-            loss,
-            _CALIBRATION_MEAN,
-            method="L-BFGS-B",
-            bounds=[_LOG_SHARPNESS, (-15.0, 2.0)],
+            loss, _CALIBRATION_MEAN, method="L-BFGS-B", bounds=_CALIBRATION_BOUNDS
         )
-        self.temperature_ = math.exp(-float(best.x[0]))
-        self.label_noise_ = float(special.expit(best.x[1]))
+        self.link_scale_, self.link_power_ = np.exp(best.x[:2]).tolist()
+        self.label_noise_ = float(special.expit(best.x[2]))
 
     def _draws(self, scores: Array, variances: Array) -> Array:
         """Return draws of the scores, (draws, n, classes), alike for every row."""
@@ -295,14 +323,15 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
 
     def _probabilities(self, draws: Array) -> Array:
         """Return the class probabilities of score draws."""
-        probabilities = special.softmax(draws / self.temperature_, axis=-1)
+        logits = link(draws, self.link_scale_, self.link_power_)
+        probabilities = special.softmax(logits, axis=-1)
         return (
             1 - self.label_noise_
         ) * probabilities + self.label_noise_ * self.class_prior_
 
     def _class_probabilities(self, X: Array, **options: Any) -> Array:
         seen = self._seen(X)
-        process: NetworkProcess = self._process()
+        process = self._process()
         time = self.training_time_
         scores = self.y_mean_ + process.means(seen, self.alphas_)
         return self._probabilities(self._draws(scores, process.variances(seen, time)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from skfunc._members import weighted_moments
@@ -20,85 +20,101 @@ from skfunc._validation import (
     check_shape,
 )
 from skfunc.base import FunctionEstimator
-from skfunc.infinite_width._hyperparameters import CONTINUOUS, Hyperparameters
+from skfunc.infinite_width._evidence import amplitudes
+from skfunc.infinite_width._foreign import ForeignKernel, as_network
+from skfunc.infinite_width._hyperparameters import (
+    CANDIDATES,
+    CONTINUOUS,
+    Hyperparameters,
+)
+from skfunc.infinite_width._inference import Decomposition
 from skfunc.infinite_width._inference_scores import LeaveOneOut
+from skfunc.infinite_width._iterative_process import IterativeProcess
+from skfunc.infinite_width._kernel_matrices import kernel_diagonal, kernel_matrices
 from skfunc.infinite_width._layers_base import Layer
 from skfunc.infinite_width._layers_networks import ACTIVATIONS
 from skfunc.infinite_width._process import NetworkProcess
+from skfunc.infinite_width._rows import merge_rows, physical_memory
 from skfunc.infinite_width._search import Rows
 from skfunc.infinite_width._selection import Selection, weighted_trace
 from skfunc.training import resolve_device, thread_limits
 
 Array = NDArray[np.float64]
+AnyProcess = NetworkProcess | IterativeProcess
 
 _PRESETS = ("mlp", "conv", "wide_resnet")
+_SOLVERS = ("auto", "cholesky", "eigh", "cg", "nystrom")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Matrices of the training rows that an exact solution holds at its peak, and the share
+# of the machine's memory that "auto" takes at most.
+_EXACT_MATRICES, _MEMORY_SHARE = 3, 0.5
+# Rows that the ridge of a network given as layers is chosen on, past memory.
+_RIDGE_ROWS = 2000
 # Rows up to which threads cost more than they save.
 _SMALL_ROWS = 1500
-
-
-def merge_rows(
-    X: Array, targets: Array, weight: Array
-) -> tuple[Array, Array, Array, NDArray[np.intp]]:
-    """Return distinct rows in a canonical order, with summed weights.
-
-    So a weight of k means the same as k copies bit by bit, the order of the rows means
-    nothing, and copies do not make the kernel matrix singular.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Inputs.
-    targets : ndarray of shape (n_samples, n_outputs)
-        Targets; rows that differ in them stay apart.
-    weight : ndarray of shape (n_samples,)
-        Weights; rows of weight zero are dropped.
-
-    Returns
-    -------
-    X, targets, weight : ndarray
-        Distinct rows.
-    row_index : ndarray of shape (n_samples,)
-        Position of every given row among them, -1 for those dropped.
-    """
-    counted = np.flatnonzero(weight > 0)
-    both = np.column_stack([X[counted], targets[counted]])
-    # Minus zero equals zero, but not bit by bit.
-    distinct, index = np.unique(both + 0.0, axis=0, return_inverse=True)
-    index = index.reshape(-1)
-    summed = np.bincount(index, weights=weight[counted], minlength=len(distinct))
-    row_index = np.full(len(X), -1, dtype=np.intp)
-    row_index[counted] = index
-    width = X.shape[1]
-    return (
-        np.ascontiguousarray(distinct[:, :width]),
-        np.ascontiguousarray(distinct[:, width:]),
-        summed,
-        row_index,
-    )
 
 
 class BaseInfiniteWidth(FunctionEstimator):
     """Base of the estimators: parameters, data, selection, the process, its state."""
 
     _shared_amplitude = False
+    _pairs: tuple[tuple[str, int], ...] = CANDIDATES
+
+    def __init__(
+        self,
+        architecture: Any = "mlp",
+        *,
+        kernel: str = "nngp",
+        depth: Any = "auto",
+        activation: str = "auto",
+        weight_std: Any = "auto",
+        bias_std: Any = "auto",
+        linear_std: Any = "auto",
+        relevance: str | None = "auto",
+        alpha: Any = "auto",
+        amplitude: Any = "auto",
+        training_time: Any = None,
+        learning_rate: float = 1.0,
+        selection: str | None = "lml",
+        solver: str = "auto",
+        max_memory: Any = "auto",
+        image_shape: tuple[int, int, int] | None = None,
+        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.kernel = kernel
+        self.depth = depth
+        self.activation = activation
+        self.weight_std = weight_std
+        self.bias_std = bias_std
+        self.linear_std = linear_std
+        self.relevance = relevance
+        self.alpha = alpha
+        self.amplitude = amplitude
+        self.training_time = training_time
+        self.learning_rate = learning_rate
+        self.selection = selection
+        self.solver = solver
+        self.max_memory = max_memory
+        self.image_shape = image_shape
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
 
     def _check_parameters(self, n_features: int) -> None:
         if isinstance(self.architecture, str):
             check_option("architecture", self.architecture, _PRESETS)
-        elif not isinstance(self.architecture, Layer) and not callable(
-            self.architecture
-        ):
-            raise ValueError(
-                f"architecture={self.architecture!r} is no network: give one of "
-                f"{list(_PRESETS)}, a network of skfunc.infinite_width.layers, or a "
-                "kernel_fn of neural-tangents"
-            )
+        else:
+            as_network(self.architecture)
         check_option("kernel", self.kernel, ("nngp", "ntk"))
         check_option("selection", self.selection, ("lml", "loo", None))
-        check_option("solver", self.solver, ("auto", "cholesky", "eigh"))
+        check_option("solver", self.solver, _SOLVERS)
+        if self.max_memory != "auto":
+            check_integer("max_memory", self.max_memory)
         check_option("relevance", self.relevance, ("auto", None))
-        check_option("dtype", self.dtype, tuple(_DTYPES))
+        check_option("dtype", self.dtype, ("auto", *_DTYPES))
         if self.depth != "auto":
             check_integer("depth", self.depth, 0 if self.architecture == "mlp" else 1)
         if self.activation != "auto":
@@ -173,32 +189,77 @@ class BaseInfiniteWidth(FunctionEstimator):
         self, selection: Selection, rows: Rows, device: torch.device
     ) -> None:
         """Solve for the coefficients, at the ridge and the time of the fit."""
+        self.solver_ = self._choose_solver(len(rows))
         self.ridge_, self.training_time_ = 0.0, math.inf
         process = self._new_process(device)
-        kernel = process.train_kernel(self.kernel)
-        scale = weighted_trace(kernel.diagonal(), self.sample_weight_)
-        own_ridge = isinstance(self.architecture, str)
-        if self.alpha == "auto" and not own_ridge and self.selection is not None:
-            self.alpha_ = selection.choose_ridge(process.decomposition(), scale, rows)
+        scale = weighted_trace(self._kernel_diagonal(), self.sample_weight_)
+        named = isinstance(self.architecture, str)
+        if self.alpha == "auto" and not named and self.selection is not None:
+            self.alpha_ = self._choose_ridge(selection, process, rows)
         self.ridge_ = process.ridge = self.alpha_ * scale
         if self.training_time == "auto":
             self.training_time_ = self._choose_time(process)
         elif self.training_time is not None:
             self.training_time_ = self._check_time(self.training_time)
-        if self.solver == "eigh":
+        if self.solver_ == "eigh" and isinstance(process, NetworkProcess):
             process.decomposition()
         self._process_cache = process
         self.alphas_ = process.alphas(self.training_time_)
+        final = self.alphas_
         if math.isinf(self.training_time_):
             # A singular matrix raises the ridge.
             self.ridge_ = process.used_ridge()
-        quadratic = np.einsum("ij,ij->j", self.y_train_, process.alphas(math.inf))
-        self._set_amplitude(quadratic)
+        else:
+            final = process.alphas(math.inf)
+        self._set_amplitude(np.einsum("ij,ij->j", self.y_train_, final))
         self._set_noise(process)
 
-    def _set_amplitude(self, quadratic: Array) -> None:
-        from skfunc.infinite_width._evidence import amplitudes
+    def _choose_solver(self, n_rows: int) -> str:
+        """Return the solver that memory and training time allow."""
+        if self.solver != "auto":
+            return self.solver
+        if self.training_time is not None and self.training_time != math.inf:
+            return "eigh"
+        needed = _EXACT_MATRICES * 8 * n_rows**2
+        return "cholesky" if needed <= self._memory_limit() else "cg"
 
+    def _memory_limit(self) -> int:
+        if self.max_memory != "auto":
+            return int(self.max_memory)
+        return int(_MEMORY_SHARE * physical_memory())
+
+    def _kernel_diagonal(self) -> Array:
+        """Return the kernel of every training row with itself."""
+        diagonal = kernel_diagonal(
+            self.network_,
+            torch.as_tensor(self.X_train_ * self.relevance_),
+            image_shape=self.image_shape,
+        )
+        values = diagonal.nngp if self.kernel == "nngp" else diagonal.ntk
+        assert values is not None
+        return values.numpy()
+
+    def _choose_ridge(
+        self, selection: Selection, process: AnyProcess, rows: Rows
+    ) -> float:
+        """Return the best ridge of a given network, in units of the mean diagonal."""
+        if isinstance(process, NetworkProcess):
+            kernel = process.train_kernel(self.kernel)
+            decomposition = process.decomposition()
+        else:
+            order = selection.random_state.permutation(len(rows))[:_RIDGE_ROWS]
+            rows = rows.at(order)
+            matrices = kernel_matrices(
+                self.network_, rows.X, image_shape=self.image_shape, kind=self.kernel
+            )
+            values = matrices.nngp if self.kernel == "nngp" else matrices.ntk
+            assert values is not None
+            kernel = values.numpy()
+            decomposition = Decomposition(kernel, rows.targets, rows.weight)
+        scale = weighted_trace(kernel.diagonal(), rows.weight)
+        return selection.choose_ridge(decomposition, scale, rows)
+
+    def _set_amplitude(self, quadratic: Array) -> None:
         if self.amplitude == "auto":
             self.amplitude_ = np.array(
                 amplitudes(
@@ -210,20 +271,25 @@ class BaseInfiniteWidth(FunctionEstimator):
         else:
             self.amplitude_ = np.full(len(quadratic), float(self.amplitude))
 
-    def _set_noise(self, process: NetworkProcess) -> None:
+    def _set_noise(self, process: AnyProcess) -> None:
         """Set the variance of an observation about the function."""
         if self.kernel == "nngp":
             self.noise_variance_ = self.amplitude_ * self.ridge_
         else:
             self.noise_variance_ = self._left_out_variance(process, self.training_time_)
 
-    def _left_out_variance(self, process: NetworkProcess, time: float) -> Array:
+    def _left_out_variance(self, process: AnyProcess, time: float) -> Array:
         residuals, _ = process.leave_one_out(time)
         weight = self.sample_weight_ / self.sample_weight_.sum()
         return weight @ np.square(residuals)
 
-    def _choose_time(self, process: NetworkProcess) -> float:
+    def _choose_time(self, process: AnyProcess) -> float:
         """Return the time whose rows left out are predicted best."""
+        if not isinstance(process, NetworkProcess):
+            raise ValueError(
+                f"training_time='auto' needs a decomposition of the kernel matrix; "
+                f"solver={self.solver_!r} only trains to the end"
+            )
         decomposition = process.decomposition()
         eigenvalues = decomposition.spectrum.eigenvalues
         entries = self.sample_weight_.sum() * self.y_train_.shape[1]
@@ -258,6 +324,7 @@ class BaseInfiniteWidth(FunctionEstimator):
             random_state=random_state,
             device=device,
             judge=self._judge(),
+            pairs=self._pairs,
         )
 
     def _judge(self) -> Callable[[LeaveOneOut, Rows], Array] | None:
@@ -274,10 +341,10 @@ class BaseInfiniteWidth(FunctionEstimator):
             self.relevance_ = chosen.relevance
 
     @property
-    def network_(self) -> Layer:
+    def network_(self) -> Layer | ForeignKernel:
         """The network, a layer of `skfunc.infinite_width.layers`."""
         if not isinstance(self.architecture, str):
-            return self.architecture
+            return as_network(self.architecture)
         return Hyperparameters(
             self.activation_,
             self.depth_,
@@ -307,21 +374,29 @@ class BaseInfiniteWidth(FunctionEstimator):
         """Return rows as the network sees them."""
         return (X - self.X_mean_) / self.X_scale_ * self.relevance_
 
-    def _new_process(self, device: torch.device | str) -> NetworkProcess:
+    def _new_process(self, device: torch.device | str) -> AnyProcess:
+        X = self.X_train_ * self.relevance_
+        data = (self.network_, X, self.y_train_, self.sample_weight_, self.ridge_)
+        if self.solver_ in ("cg", "nystrom"):
+            return IterativeProcess(
+                *data,
+                kind=self.kernel,
+                image_shape=self.image_shape,
+                solver=self.solver_,
+                max_memory=self._memory_limit(),
+                dtype=_DTYPES["float32" if self.dtype == "auto" else self.dtype],
+                device=device,
+            )
         return NetworkProcess(
-            self.network_,
-            self.X_train_ * self.relevance_,
-            self.y_train_,
-            self.sample_weight_,
-            self.ridge_,
+            *data,
             kind=self.kernel,
             image_shape=self.image_shape,
             learning_rate=self.learning_rate,
-            dtype=_DTYPES[self.dtype],
+            dtype=_DTYPES["float64" if self.dtype == "auto" else self.dtype],
             device=device,
         )
 
-    def _process(self) -> NetworkProcess:
+    def _process(self) -> AnyProcess:
         """Return the process, built again after loading."""
         process = self.__dict__.get("_process_cache")
         if process is None:
@@ -358,6 +433,7 @@ class BaseInfiniteWidth(FunctionEstimator):
             "relevance_",
             "ridge_",
             "training_time_",
+            "solver_",
             "amplitude_",
             "noise_variance_",
             "candidates_",
@@ -381,18 +457,8 @@ class BaseInfiniteWidth(FunctionEstimator):
             check_real(name, getattr(self, name), 0)
         check_integer("depth_", self.depth_, 0)
         check_option("activation_", self.activation_, tuple(ACTIVATIONS))
+        check_option("solver_", self.solver_, _SOLVERS[1:])
         self._check_time(self.training_time_)
         index = self.row_index_
         if index.dtype.kind != "i" or index.ndim != 1 or index.max() >= n_rows:
             raise ValueError("row_index_ does not point at the training rows")
-
-
-def times_of(value: ArrayLike) -> list[float]:
-    """Return training times from a number or a sequence of them."""
-    times = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    if times.ndim != 1 or not times.size or not (times >= 0).all():
-        raise ValueError(
-            f"training_time must be a number or a list of numbers of at least 0 (inf: "
-            f"to the end); got {value!r}"
-        )
-    return times.tolist()

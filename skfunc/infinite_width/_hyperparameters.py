@@ -25,11 +25,14 @@ CONTINUOUS: dict[str, tuple[float, float, tuple[float, float], float]] = {
     "linear_std": (0.3, 0.3, (1e-3, 20.0), 2.0),
     "ridge": (1e-2, 0.1, (1e-7, 100.0), 4.0),
 }
-RELEVANCE_BOUNDS, RELEVANCE_PRIOR_STD = (1e-3, 20.0), 1.0
+# A narrow prior: columns are alike until the data say otherwise. Wider ones fit noise
+# in small tables (docs/benchmarks.md).
+RELEVANCE_BOUNDS, RELEVANCE_PRIOR_STD = (1e-3, 20.0), 0.3
 
 # Networks that are tried when depth and activation are both open: a rough one, a smooth
 # one that saturates, one smooth and unbounded, and one that is local.
 CANDIDATES = (("relu", 3), ("erf", 2), ("gelu", 1), ("rbf", 1))
+# Depths that are tried when only the depth is open, and by the classifier.
 DEPTHS = (1, 2, 3, 5)
 DEFAULT_DEPTH = {"mlp": 3, "conv": 3, "wide_resnet": 1}
 DEFAULT_ACTIVATION = "relu"

@@ -127,6 +127,10 @@ class NetworkProcess:
             return self.ridge
         return self._ridge_solution.ridge
 
+    def log_determinant(self) -> float:
+        """Return log det(S + ridge I) + (sum w - n) log ridge."""
+        return self.solution().log_determinant()
+
     def means(self, X: Array, alphas: Array) -> Array:
         """Return the means of rows for stacked coefficients.
 

@@ -6,19 +6,21 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skfunc._validation import check_integer, check_weights
 from skfunc.base import FunctionRegressorMixin
-from skfunc.infinite_width._estimator import BaseInfiniteWidth, times_of
+from skfunc.infinite_width._documentation import document_infinite_width
+from skfunc.infinite_width._estimator import BaseInfiniteWidth
+from skfunc.infinite_width._rows import times_of
 from skfunc.predictive import Gaussian
 
 Array = NDArray[np.float64]
 
 
+@document_infinite_width(kernel="nngp", selection="lml")
 class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
     r"""Regressor that is a neural network of infinite width, in closed form.
 
@@ -31,80 +33,11 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
 
     Parameters
     ----------
-    architecture : {"mlp", "conv", "wide_resnet"} or Layer or callable, default="mlp"
-        The network: a preset of `skfunc.infinite_width.layers.preset`, a network built
-        from `skfunc.infinite_width.layers`, or a ``kernel_fn`` of neural-tangents.
-    kernel : {"nngp", "ntk"}, default="nngp"
-        "nngp": the Gaussian process of the network, which is also the ensemble of
-        networks whose last layer alone is trained. "ntk": the ensemble of networks
-        whose layers are all trained by gradient descent.
-    depth : int or "auto", default="auto"
-        Hidden layers of a preset, or its blocks in a group.
-    activation : str or "auto", default="auto"
-        Activation of a preset: "relu", "leaky_relu", "abs", "erf", "gelu", "sin",
-        "cos", "rbf", "sigmoid".
-    weight_std, bias_std : float or "auto", default="auto"
-        Standard deviations of the weights and biases of a preset.
-    linear_std : float or "auto", default="auto"
-        Standard deviation of the weights of a linear path from input to output beside
-        a preset; 0 for none.
-    relevance : {"auto", None}, default="auto"
-        "auto" scales every column by a factor of its own, if rows left out are
-        predicted better for it; None treats columns alike. Not for images and
-        networks given as layers.
-    alpha : float or "auto", default="auto"
-        Ridge: the variance of the noise, in units of the mean of the kernel's diagonal.
-    amplitude : float or "auto", default="auto"
-        Factor on the kernel (and on the noise) for the standardized targets; "auto"
-        maximizes the marginal likelihood. The mean does not depend on it.
-    training_time : float, "auto" or None, default=None
-        Time of training by gradient descent, in steps at `learning_rate`; None trains
-        to the end, "auto" chooses by rows left out.
-    learning_rate : float, default=1.0
-        Rate of gradient descent, which only scales the time.
-    selection : {"lml", "loo"} or None, default="lml"
-        What decides on all that is "auto": the log marginal likelihood, or the
-        density of rows left out (their squared error for "ntk"). None leaves it at
-        fixed defaults.
-    solver : {"auto", "cholesky", "eigh"}, default="auto"
-        "cholesky" factors the kernel matrix, "eigh" decomposes it, which costs more
-        and then serves every ridge and time; "auto" takes what is needed.
-    image_shape : tuple of int (channels, height, width), default=None
-        Shape of the images that the rows of X are.
-    dtype : {"float64", "float32"}, default="float64"
-        Precision of the kernel; linear systems are solved in float64.
-    device : str or torch.device, default="auto"
-        Where kernels are computed; "auto" is CUDA where there is one.
-    random_state : int, RandomState or None, default=None
-        Chooses the rows that hyperparameters are compared on when there are more than
-        some hundreds.
+    {parameters}
 
     Attributes
     ----------
-    activation_, depth_, weight_std_, bias_std_, linear_std_
-        The chosen hyperparameters of a preset.
-    relevance_ : ndarray of shape (n_features,)
-        Factors on the standardized columns.
-    alpha_ : float
-        The chosen ridge, in units of the mean of the kernel's diagonal.
-    ridge_ : float
-        The same in units of the kernel, jitter included.
-    amplitude_ : ndarray of shape (n_targets,)
-        Factors on the kernel.
-    noise_variance_ : ndarray of shape (n_targets,)
-        Variance of the noise of standardized targets.
-    training_time_ : float
-        Training time, inf for training to the end.
-    alphas_ : ndarray of shape (n_distinct_rows, n_targets)
-        Coefficients; the mean is their product with a kernel block.
-    X_train_, y_train_, sample_weight_ : ndarray
-        Distinct training rows, standardized, and their weights.
-    row_index_ : ndarray of shape (n_samples,)
-        Position of every row of X among them, -1 for a row of weight zero.
-    candidates_ : list of dict
-        What was compared, with scores in nats a row.
-    X_mean_, X_scale_ : ndarray of shape (n_features,)
-        Weighted moments that X is standardized by; one for a channel of images.
+    {attributes}
     y_mean_, y_scale_ : ndarray of shape (n_targets,)
         The same of y.
     n_targets_ : int
@@ -142,14 +75,7 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
 
     References
     ----------
-    .. [1] J. Lee, L. Xiao, S. S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein,
-           J. Pennington, "Wide neural networks of any depth evolve as linear models
-           under gradient descent", 2019, arXiv:1902.06720.
-    .. [2] R. Novak, L. Xiao, J. Hron, J. Lee, A. A. Alemi, J. Sohl-Dickstein,
-           S. S. Schoenholz, "Neural tangents: fast and easy infinite neural networks
-           in Python", 2020, arXiv:1912.02803.
-    .. [3] C. E. Rasmussen, C. K. I. Williams, "Gaussian processes for machine
-           learning", 2006, chapter 5.
+    {references}
 
     Examples
     --------
@@ -165,47 +91,6 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
     >>> model.predict(X[400:], training_time=[10, 1000, float("inf")]).shape
     (3, 42)
     """
-
-    def __init__(
-        self,
-        architecture: Any = "mlp",
-        *,
-        kernel: str = "nngp",
-        depth: Any = "auto",
-        activation: str = "auto",
-        weight_std: Any = "auto",
-        bias_std: Any = "auto",
-        linear_std: Any = "auto",
-        relevance: str | None = "auto",
-        alpha: Any = "auto",
-        amplitude: Any = "auto",
-        training_time: Any = None,
-        learning_rate: float = 1.0,
-        selection: str | None = "lml",
-        solver: str = "auto",
-        image_shape: tuple[int, int, int] | None = None,
-        dtype: str = "float64",
-        device: str | torch.device = "auto",
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.architecture = architecture
-        self.kernel = kernel
-        self.depth = depth
-        self.activation = activation
-        self.weight_std = weight_std
-        self.bias_std = bias_std
-        self.linear_std = linear_std
-        self.relevance = relevance
-        self.alpha = alpha
-        self.amplitude = amplitude
-        self.training_time = training_time
-        self.learning_rate = learning_rate
-        self.selection = selection
-        self.solver = solver
-        self.image_shape = image_shape
-        self.dtype = dtype
-        self.device = device
-        self.random_state = random_state
 
     @with_callbacks
     def fit(
@@ -385,12 +270,11 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
         kernel, not of the ensemble.
         """
         process = self._process()
-        solution = process.solution()
         total = float(self.sample_weight_.sum())
-        quadratic = np.einsum("ij,ij->j", self.y_train_, solution.alphas)
+        quadratic = np.einsum("ij,ij->j", self.y_train_, process.alphas(math.inf))
         value = -0.5 * float(
             (quadratic / self.amplitude_).sum()
-            + self.n_targets_ * (solution.log_determinant() + total * _LOG_2PI)
+            + self.n_targets_ * (process.log_determinant() + total * _LOG_2PI)
             + total * np.log(self.amplitude_).sum()
         )
         return value - total * float(np.log(self.y_scale_).sum())

@@ -107,6 +107,8 @@ class Selection:
         Chooses rows out of many.
     device : torch.device
         Where kernels are computed.
+    pairs : tuple of (activation, depth)
+        Networks that are tried when both are open.
     candidates_ : list of dict
         What was compared, and the scores.
     """
@@ -120,6 +122,7 @@ class Selection:
     random_state: np.random.RandomState
     device: torch.device
     judge: Callable[[LeaveOneOut, Rows], Array] | None = None
+    pairs: tuple[tuple[str, int], ...] = CANDIDATES
     candidates_: list[dict[str, Any]] = field(default_factory=list)
 
     def choose(self, rows: Rows) -> Hyperparameters:
@@ -147,10 +150,12 @@ class Selection:
             chosen = self._refine_ridge(rows, chosen)
         return chosen
 
-    def choose_ridge(self, decomposition: Decomposition, scale: float) -> float:
+    def choose_ridge(
+        self, decomposition: Decomposition, scale: float, rows: Rows
+    ) -> float:
         """Return the best ridge of a grid, in units of `scale`, the mean diagonal."""
         return float(
-            RIDGES[int(np.argmax(self._scores(decomposition, RIDGES * scale)))]
+            RIDGES[int(np.argmax(self._scores(decomposition, RIDGES * scale, rows)))]
         )
 
     def _scores(self, decomposition: Decomposition, ridges: Array, rows: Rows) -> Array:
@@ -166,7 +171,7 @@ class Selection:
         return left_out_densities(left_out, shared=self.shared)
 
     def _defaults(self) -> Hyperparameters:
-        values = {key: entry[0] for key, entry in CONTINUOUS.items()}
+        values: dict[str, Any] = {key: entry[0] for key, entry in CONTINUOUS.items()}
         values |= {
             "activation": DEFAULT_ACTIVATION,
             "depth": DEFAULT_DEPTH[self.name],
@@ -181,7 +186,7 @@ class Selection:
         elif self.name == "conv":
             pairs = tuple(("relu", depth) for depth in DEPTHS)
         else:
-            pairs = CANDIDATES
+            pairs = self.pairs
         if activation is not None and depth is None and self.name != "wide_resnet":
             pairs = tuple((activation, depth) for depth in DEPTHS)
         chosen = [

@@ -18,14 +18,14 @@ from skfunc._members import weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import check_real, check_shape, check_weights
 from skfunc.base import FunctionClassifierMixin
-from skfunc.ode._odenet import BaseODENet, fill_docstrings
+from skfunc.ode._odenet import BaseODENet, document_odenet
 
 # Gaussian prior of the calibration: log temperature, log odds of label noise.
 _CALIBRATION_MEAN = np.array([0.0, -3.0])
 _CALIBRATION_STD = np.array([0.5, 3.0])
 
 
-@fill_docstrings
+@document_odenet
 class ODENetClassifier(FunctionClassifierMixin, BaseODENet):
     """Classifier of continuous depth that says how sure it is.
 

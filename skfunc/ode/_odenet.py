@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
 from torch import Tensor, nn
 
+from skfunc._docstrings import fill_docstrings
 from skfunc._members import MemberNetworkEstimator
 from skfunc._shapes import Float
 from skfunc._validation import (
@@ -146,21 +147,12 @@ _PREDICT_OPTIONS = """rtol : float, optional
             Solve on a fixed grid of so many steps instead."""
 
 
-def fill_docstrings(cls: type) -> type:
-    """Put what the ODE-Nets document alike into a class's docstrings."""
-    parts = {
-        "{parameters}": _PARAMETERS,
-        "{attributes}": _ATTRIBUTES,
-        "{references}": _REFERENCES,
-        "{predict_options}": _PREDICT_OPTIONS,
-    }
-    for documented in (cls, *vars(cls).values()):
-        text = getattr(documented, "__doc__", None)
-        if isinstance(text, str) and "{" in text:
-            for mark, part in parts.items():
-                text = text.replace(mark, part)
-            documented.__doc__ = text
-    return cls
+document_odenet = fill_docstrings(
+    parameters=_PARAMETERS,
+    attributes=_ATTRIBUTES,
+    references=_REFERENCES,
+    predict_options=_PREDICT_OPTIONS,
+)
 
 
 class BaseODENet(MemberNetworkEstimator):

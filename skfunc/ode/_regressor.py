@@ -18,7 +18,7 @@ from skfunc._members import weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import check_integer, check_shape, check_weights
 from skfunc.base import FunctionRegressorMixin
-from skfunc.ode._odenet import BaseODENet, fill_docstrings
+from skfunc.ode._odenet import BaseODENet, document_odenet
 from skfunc.predictive import GaussianMixture
 
 # Log variances of standardized targets stay within this magnitude (std 3e-4 to 3e3).
@@ -52,7 +52,7 @@ def _best_scale(
     return float(np.exp(best.x))
 
 
-@fill_docstrings
+@document_odenet
 class ODENetRegressor(FunctionRegressorMixin, BaseODENet):
     """Regressor of continuous depth that predicts a distribution.
 
