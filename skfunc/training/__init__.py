@@ -10,10 +10,13 @@ from skfunc.training._folds import held_out_fraction, row_folds
 from skfunc.training._loop import TrainingOptions, TrainingResult, train
 from skfunc.training._optimizer import MemberAdam, schedule_factor
 from skfunc.training._stack import MemberStack
+from skfunc.training._stream import StreamOptions, StreamTrainer
 
 __all__ = [
     "MemberAdam",
     "MemberStack",
+    "StreamOptions",
+    "StreamTrainer",
     "TrainingOptions",
     "TrainingResult",
     "held_out_fraction",
