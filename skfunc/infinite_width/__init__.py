@@ -4,6 +4,7 @@ from skfunc.infinite_width import layers
 from skfunc.infinite_width._classifier import InfiniteWidthClassifier
 from skfunc.infinite_width._empirical import Linearization, empirical_ntk, linearize
 from skfunc.infinite_width._finite_ensemble import FiniteEnsemble
+from skfunc.infinite_width._iterative_dask import kernel_dask
 from skfunc.infinite_width._neural_kernel import NeuralKernel
 from skfunc.infinite_width._regressor import InfiniteWidthRegressor
 
@@ -14,6 +15,7 @@ __all__ = [
     "Linearization",
     "NeuralKernel",
     "empirical_ntk",
+    "kernel_dask",
     "layers",
     "linearize",
 ]
