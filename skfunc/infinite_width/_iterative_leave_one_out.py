@@ -125,19 +125,18 @@ def grouped_leave_one_out(
         ]
     )
     entries = torch.empty_like(scale)
-    for centre in torch.unique(centres):
-        correlation = operator.columns(landmarks[centre][None])[:, 0] / scale
+    used = torch.unique(centres)
+    nearest = operator.neighbors(landmarks[used], size)
+    for centre, neighbors in zip(used, nearest, strict=True):
         members = torch.nonzero(centres == centre)[:, 0]
         # Half of a neighbourhood at least is neighbours of those judged.
         for part in members.split(max(size // 2, 1)):
-            closeness = correlation.clone()
-            closeness[part] = torch.inf
-            near = torch.topk(closeness, size).indices
+            others = neighbors[torch.isin(neighbors, part, invert=True)]
+            near = torch.cat([part, others])[:size]
             block = operator.principal_block(near)
             block.diagonal().add_(ridge)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(block))
-            judged = torch.isin(near, part)
-            entries[near[judged]] = inverse.diagonal()[judged]
+            entries[part] = inverse.diagonal()[: len(part)]
     return leave_one_out(
         np.asarray(alphas),
         entries.numpy(force=True),

@@ -28,6 +28,9 @@ SMALLEST_TILE = 32
 # the kernel's recursion holds.
 WORKING_TILES = 4
 
+# Numbers of float64 kernels with all rows at a time, where neighbours are sought.
+NEIGHBOR_NUMBERS = 2**22
+
 
 class KernelOperator:
     r"""The matrix :math:`S = W^{1/2} G W^{1/2}` of a network, never held as a whole.
@@ -219,6 +222,34 @@ class KernelOperator:
         """Return G(X_test, X[indices]) in float64, without weights."""
         test = torch.as_tensor(X_test, dtype=torch.float64, device=self.device)
         return self._kernel(test, self.rows[indices])
+
+    def neighbors(
+        self, indices: Int[Tensor, " some"], size: int
+    ) -> Int[Tensor, "some size"]:
+        """Return the rows most correlated with each of some rows, nearest first.
+
+        Parameters
+        ----------
+        indices : Tensor of int of shape (some,)
+            Rows that neighbours are sought for.
+        size : int
+            How many neighbours, at most n_samples.
+
+        Returns
+        -------
+        Tensor of int of shape (some, size)
+            Neighbours, the row itself or copies of it among them.
+        """
+        norms = self._diagonal.sqrt()
+        # A row of norm zero correlates with nothing.
+        norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+        # Several at a time: a kernel of one column costs many times its share.
+        step = max(NEIGHBOR_NUMBERS // self.shape[0], 1)
+        nearest = [
+            torch.topk(self._kernel(self.rows[some], self.rows) / norms, size).indices
+            for some in indices.split(step)
+        ]
+        return torch.cat(nearest)
 
     def test_diagonal(self, X_test: ArrayLike | Tensor) -> Float[Tensor, " test"]:
         """Return the kernel of each test row with itself, in float64."""

@@ -91,6 +91,7 @@ class PosteriorSpread:
         self.operator, self.low_rank, self.ridge = operator, low_rank, float(ridge)
         self.n_neighbors = min(n_neighbors, operator.shape[0])
         self._inner: tuple[Tensor, Tensor, Tensor] | None = None
+        self._near: Tensor | None = None
         norms = (operator.diagonal() / operator.weight).sqrt()
         # A row of norm zero correlates with nothing.
         self._norms = torch.where(norms > 0, norms, torch.ones_like(norms))
@@ -110,12 +111,13 @@ class PosteriorSpread:
         """
         test = self._as_rows(X_test)
         centres = self._centres(test)
+        near = self._neighbors()
         out = np.empty(len(test))
         for centre in np.unique(centres):
             some = np.flatnonzero(centres == centre)
             out[some] = self._local_variance(
                 test[torch.as_tensor(some, device=test.device)],
-                self._neighbors(int(centre)),
+                near[int(centre)],
             )
         return out
 
@@ -165,11 +167,16 @@ class PosteriorSpread:
         ]
         return torch.cat(best).numpy(force=True)
 
-    def _neighbors(self, centre: int) -> Int[Tensor, " neighbors"]:
-        """Return the training rows most correlated with a landmark."""
-        mark = self.low_rank.landmarks[centre : centre + 1]
-        kernel = self.operator.test_columns(self.operator.rows, mark)[:, 0]
-        return torch.topk(kernel / self._norms, self.n_neighbors).indices
+    def _neighbors(self) -> Int[Tensor, "marks neighbors"]:
+        """Return the training rows most correlated with every landmark.
+
+        Of all landmarks at once, so that rounding, which decides between rows that are
+        equally near, does not depend on the test rows.
+        """
+        if self._near is None:
+            marks = self.low_rank.landmarks
+            self._near = self.operator.neighbors(marks, self.n_neighbors)
+        return self._near
 
     def _local_variance(self, test: Tensor, near: Tensor) -> Array:
         """Return the variances of test rows given some training rows."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skfunc.infinite_width import _iterative_operator
 from skfunc.infinite_width import layers as L
 from skfunc.infinite_width._iterative_operator import WORKING_TILES, KernelOperator
 
@@ -46,6 +47,20 @@ def test_images():
     )
     dense = IMAGES.kernel(X, image_shape=(3, 4, 4))
     np.testing.assert_allclose(operator @ np.eye(20), dense, rtol=1e-12)
+
+
+@pytest.mark.parametrize("numbers", [90, 1000, 10**6])
+def test_neighbors_are_the_most_correlated_rows(monkeypatch, numbers):
+    monkeypatch.setattr(_iterative_operator, "NEIGHBOR_NUMBERS", numbers)
+    X = rows()
+    weight = np.random.default_rng(2).uniform(0.5, 4, size=90)
+    operator = KernelOperator(NET, X, sample_weight=weight)
+    some = torch.tensor([4, 0, 88, 17, 23])
+    dense = NET.kernel(X)
+    norms = np.sqrt(dense.diagonal())
+    nearest = np.argsort(-(dense / norms)[some], axis=1)[:, :7]
+    np.testing.assert_array_equal(operator.neighbors(some, 7), nearest)
+    assert (nearest[:, 0] == some.numpy()).all()
 
 
 def test_float32_accumulates_in_float64():
