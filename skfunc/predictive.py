@@ -1,7 +1,8 @@
 """Predictive distributions as values.
 
 A regressor returns a `GaussianMixture` (one component per member, weight path or
-permutation) or a `Gaussian` (a process with a covariance over rows), a classifier a
+permutation), a `Gaussian` (a process with a covariance over rows) or a
+`SampledGaussian` (Gaussian rows, joint functions by drawing), a classifier a
 `Categorical`. What a user may ask of a prediction is computed here, once.
 
 Shapes: n rows, k targets, S components, c classes. One target is kept as an axis of
@@ -20,7 +21,13 @@ from scipy import special, stats
 
 from skfunc._shapes import Float
 
-__all__ = ["Categorical", "Gaussian", "GaussianMixture", "coverage_levels"]
+__all__ = [
+    "Categorical",
+    "Gaussian",
+    "GaussianMixture",
+    "SampledGaussian",
+    "coverage_levels",
+]
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 # Bisection halves the bracket each time: 60 steps reach the spacing of float64.
@@ -279,7 +286,109 @@ class Gaussian:
         return functions + scale * noise
 
 
-Predictive = GaussianMixture | Gaussian
+@dataclass(frozen=True)
+class SampledGaussian:
+    """Gaussian marginals, with functions that are drawn where they are asked for.
+
+    For models that give every row's mean and standard deviation in closed form, and
+    joint functions only by drawing them.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n, k)
+        Means of an observation.
+    stds : ndarray of shape (n, k)
+        Its standard deviations, noise included.
+    draw : callable
+        ``draw(n_samples, random_state)`` returns functions without noise, of shape
+        (n, k, n_samples).
+    squeeze : bool
+        Whether results leave out the target axis.
+    n_draws : int
+        Draws that covariances and the epistemic part are estimated from.
+    """
+
+    means: Float[np.ndarray, "rows targets"]
+    stds: Float[np.ndarray, "rows targets"]
+    draw: Callable[
+        [int, np.random.RandomState], Float[np.ndarray, "rows targets draws"]
+    ]
+    squeeze: bool = True
+    n_draws: int = 64
+
+    def _out(self, values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        return np.squeeze(values, axis=axis) if self.squeeze else values
+
+    @cached_property
+    def _centred(self) -> Float[np.ndarray, "rows targets draws"]:
+        # The same draws at every call: a prediction asked for twice is the same.
+        draws = self.draw(self.n_draws, np.random.RandomState(0))
+        return draws - draws.mean(axis=-1, keepdims=True)
+
+    @cached_property
+    def _function_variance(self) -> Float[np.ndarray, "rows targets"]:
+        # An observation varies at least as much as the function.
+        variance = np.square(self._centred).mean(axis=-1)
+        return np.minimum(variance, np.square(self.stds))
+
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean, (n[, k])."""
+        return self._out(self.means)
+
+    def std(self) -> NDArray[np.float64]:
+        """Return the standard deviation of an observation, (n[, k])."""
+        return self._out(self.stds)
+
+    def std_parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (epistemic, aleatoric) deviations; their squares add up."""
+        epistemic = self._function_variance
+        aleatoric = np.square(self.stds) - epistemic
+        return self._out(np.sqrt(epistemic)), self._out(np.sqrt(aleatoric))
+
+    def cov(self) -> NDArray[np.float64]:
+        """Return the covariance of observations over rows, (n, n[, k])."""
+        spread = np.sqrt(np.square(self._centred).mean(axis=-1))
+        shrunk = (
+            self._centred
+            * (np.sqrt(self._function_variance) / np.where(spread > 0, spread, 1.0))[
+                ..., None
+            ]
+        )
+        covariance = np.einsum("iks,jks->ijk", shrunk, shrunk) / self.n_draws
+        rows = np.arange(len(covariance))
+        covariance[rows, rows] = np.square(self.stds)
+        return self._out(covariance)
+
+    def cdf(self, y: Float[np.ndarray, "rows targets"]) -> NDArray[np.float64]:
+        """Return the distribution function at y, (n, k)."""
+        return special.ndtr((y - self.means) / self.stds)
+
+    def quantiles(self, alpha: ArrayLike) -> NDArray[np.float64]:
+        """Return quantiles, (n, a[, k])."""
+        z = special.ndtri(_levels(alpha))[:, None]
+        return self._out(self.means[:, None] + z * self.stds[:, None])
+
+    def log_prob(self, y: Float[np.ndarray, "rows targets"]) -> NDArray[np.float64]:
+        """Return the log density of each row, summed over targets, (n,)."""
+        return stats.norm.logpdf(y, self.means, self.stds).sum(-1)
+
+    def sample_functions(
+        self, n_samples: int, random_state: np.random.RandomState
+    ) -> NDArray[np.float64]:
+        """Draw functions jointly over rows, (n[, k], draws)."""
+        return self._out(self.draw(_draw_count(n_samples), random_state), axis=1)
+
+    def sample_observations(
+        self, n_samples: int, random_state: np.random.RandomState
+    ) -> NDArray[np.float64]:
+        """Draw observations: a function and noise, (n[, k], draws)."""
+        functions = self.draw(_draw_count(n_samples), random_state)
+        noise = np.sqrt(np.square(self.stds) - self._function_variance)[..., None]
+        values = functions + noise * random_state.standard_normal(functions.shape)
+        return self._out(values, axis=1)
+
+
+Predictive = GaussianMixture | Gaussian | SampledGaussian
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,13 @@ import pytest
 from scipy import integrate, special, stats
 
 from skfunc import predictive
-from skfunc.predictive import Categorical, Gaussian, GaussianMixture, coverage_levels
+from skfunc.predictive import (
+    Categorical,
+    Gaussian,
+    GaussianMixture,
+    SampledGaussian,
+    coverage_levels,
+)
 
 LEVELS = np.array([0.001, 0.05, 0.25, 0.5, 0.9, 0.999])
 
@@ -357,3 +363,62 @@ def test_coverage_levels_are_central():
     for coverage in (0.0, 1.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="coverage"):
             coverage_levels(coverage)
+
+
+def linear_functions(n_rows=5, n_targets=2, slope=1.0):
+    """Functions slope * a * x with a standard normal, and noise of deviation 0.3."""
+    x = np.linspace(-1.0, 1.0, n_rows)
+
+    def draw(n_samples, random_state):
+        a = random_state.standard_normal((n_targets, n_samples))
+        return slope * x[:, None, None] * a
+
+    means = np.zeros((n_rows, n_targets))
+    stds = np.sqrt((slope * x[:, None]) ** 2 + 0.09) * np.ones(n_targets)
+    return x, SampledGaussian(means, stds, draw, squeeze=n_targets == 1, n_draws=4000)
+
+
+def test_sampled_gaussian_covariance_is_that_of_its_functions():
+    x, value = linear_functions(n_targets=1)
+    covariance = value.cov()
+    np.testing.assert_allclose(covariance.diagonal(), value.std() ** 2)
+    off = ~np.eye(len(x), dtype=bool)
+    np.testing.assert_allclose(covariance[off], np.outer(x, x)[off], atol=0.05)
+
+
+def test_sampled_gaussian_parts_add_up():
+    x, value = linear_functions()
+    epistemic, aleatoric = value.std_parts()
+    np.testing.assert_allclose(epistemic**2 + aleatoric**2, value.std() ** 2)
+    np.testing.assert_allclose(epistemic, np.abs(x)[:, None] * np.ones(2), atol=0.03)
+    np.testing.assert_allclose(aleatoric, 0.3, atol=0.06)
+
+
+def test_sampled_gaussian_never_has_more_epistemic_than_total():
+    _, value = linear_functions(slope=1.0)
+    narrow = SampledGaussian(value.means, 0.1 * value.stds, value.draw, False)
+    epistemic, aleatoric = narrow.std_parts()
+    assert (epistemic <= narrow.std()).all()
+    assert np.isfinite(aleatoric).all()
+    assert np.linalg.eigvalsh(narrow.cov()[..., 0]).min() > -1e-12
+
+
+def test_sampled_gaussian_observations_have_the_stated_deviation():
+    _, value = linear_functions()
+    draws = value.sample_observations(6000, np.random.RandomState(1))
+    assert draws.shape == (5, 2, 6000)
+    np.testing.assert_allclose(draws.std(axis=-1), value.std(), rtol=0.05)
+    functions = value.sample_functions(3, np.random.RandomState(1))
+    assert functions.shape == (5, 2, 3)
+
+
+def test_sampled_gaussian_quantiles_and_density_are_gaussian():
+    _, value = linear_functions()
+    np.testing.assert_allclose(
+        value.quantiles([0.05, 0.95])[:, 1] - value.mean(),
+        stats.norm.ppf(0.95) * value.std(),
+    )
+    y = np.full((5, 2), 0.4)
+    expected = stats.norm.logpdf(y, value.mean(), value.std()).sum(-1)
+    np.testing.assert_allclose(value.log_prob(y), expected)
+    np.testing.assert_allclose(value.cdf(value.quantiles(0.3)[:, 0]), 0.3)
