@@ -331,10 +331,9 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
 
     def _class_probabilities(self, X: Array, **options: Any) -> Array:
         seen = self._seen(X)
-        process = self._process()
-        time = self.training_time_
-        scores = self.y_mean_ + process.means(seen, self.alphas_)
-        return self._probabilities(self._draws(scores, process.variances(seen, time)))
+        scores = self.y_mean_ + self._means(seen, self.alphas_)
+        variances = self._variances(seen, self.training_time_)
+        return self._probabilities(self._draws(scores, variances))
 
     def sample_proba(
         self,
@@ -363,9 +362,8 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
 
         generator = check_random_state(random_state)
         seen = self._seen(self._check_rows(X))
-        process, time = self._process(), self.training_time_
-        covariance = process.covariance(seen, time)
-        scores = self.y_mean_ + process.means(seen, self.alphas_)
+        covariance = self._covariance(seen, self.training_time_)
+        scores = self.y_mean_ + self._means(seen, self.alphas_)
         joint = Gaussian(
             scores,
             lambda: covariance.diagonal()[:, None] * self.amplitude_,

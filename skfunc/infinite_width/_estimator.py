@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,12 @@ from skfunc.infinite_width._kernel_matrices import kernel_diagonal, kernel_matri
 from skfunc.infinite_width._layers_base import Layer
 from skfunc.infinite_width._layers_networks import ACTIVATIONS
 from skfunc.infinite_width._process import NetworkProcess
-from skfunc.infinite_width._rows import merge_rows, physical_memory
+from skfunc.infinite_width._rows import (
+    check_finite,
+    check_target_scale,
+    merge_rows,
+    physical_memory,
+)
 from skfunc.infinite_width._search import Rows
 from skfunc.infinite_width._selection import Selection, weighted_trace
 from skfunc.training import resolve_device, thread_limits
@@ -50,6 +56,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _EXACT_MATRICES, _MEMORY_SHARE = 3, 0.5
 # Rows that the ridge of a network given as layers is chosen on, past memory.
 _RIDGE_ROWS = 2000
+# The largest standard deviation whose variance is a number of float64.
+_LARGEST_STD = 1e154
 # Rows up to which threads cost more than they save.
 _SMALL_ROWS = 1500
 
@@ -121,10 +129,11 @@ class BaseInfiniteWidth(FunctionEstimator):
             check_option("activation", self.activation, ("auto", *ACTIVATIONS))
         for name in ("weight_std", "bias_std", "linear_std"):
             if getattr(self, name) != "auto":
-                check_real(name, getattr(self, name), 0)
-        for name in ("alpha", "amplitude"):
-            if getattr(self, name) != "auto":
-                check_real(name, getattr(self, name), 0)
+                check_real(name, getattr(self, name), 0, _LARGEST_STD)
+        if self.alpha != "auto":
+            check_real("alpha", self.alpha, 0)
+        if self.amplitude != "auto":
+            check_real("amplitude", self.amplitude, 0, inclusive=False)
         if self.training_time is not None and self.training_time != "auto":
             self._check_time(self.training_time)
         check_real("learning_rate", self.learning_rate, 0, inclusive=False)
@@ -149,12 +158,12 @@ class BaseInfiniteWidth(FunctionEstimator):
 
     @staticmethod
     def _check_time(value: Any) -> float:
-        number = float(value) if np.ndim(value) == 0 else math.nan
-        if not number >= 0:
-            raise ValueError(
-                f"training_time must be at least 0 (inf: to the end); got {value!r}"
-            )
-        return number
+        if isinstance(value, numbers.Real) and float(value) >= 0:
+            return float(value)
+        raise ValueError(
+            "training_time must be a number of at least 0 (inf: to the end), 'auto' or "
+            f"None; got {value!r}"
+        )
 
     def _fit_process(
         self, X: Array, targets: Array, weight: Array, *, scale_targets: bool
@@ -167,6 +176,7 @@ class BaseInfiniteWidth(FunctionEstimator):
         self.y_mean_, self.y_scale_ = weighted_moments(targets, weight)
         if not scale_targets:
             self.y_scale_ = np.ones_like(self.y_scale_)
+        check_target_scale(self.y_scale_)
         rows = Rows(
             (X - self.X_mean_) / self.X_scale_,
             (targets - self.y_mean_) / self.y_scale_,
@@ -201,17 +211,16 @@ class BaseInfiniteWidth(FunctionEstimator):
             self.training_time_ = self._choose_time(process)
         elif self.training_time is not None:
             self.training_time_ = self._check_time(self.training_time)
-        if self.solver_ == "eigh" and isinstance(process, NetworkProcess):
-            process.decomposition()
         self._process_cache = process
-        self.alphas_ = process.alphas(self.training_time_)
-        final = self.alphas_
         if math.isinf(self.training_time_):
             # A singular matrix raises the ridge.
-            self.ridge_ = process.used_ridge()
-        else:
+            self.ridge_ = process.ridge = process.used_ridge()
+        final = self.alphas_ = process.alphas(self.training_time_)
+        if not math.isinf(self.training_time_):
             final = process.alphas(math.inf)
-        self._set_amplitude(np.einsum("ij,ij->j", self.y_train_, final))
+        self._set_amplitude(
+            np.einsum("ij,ij->j", self.y_train_, final), scale + self.ridge_
+        )
         self._set_noise(process)
 
     def _choose_solver(self, n_rows: int) -> str:
@@ -259,13 +268,14 @@ class BaseInfiniteWidth(FunctionEstimator):
         scale = weighted_trace(kernel.diagonal(), rows.weight)
         return selection.choose_ridge(decomposition, scale, rows)
 
-    def _set_amplitude(self, quadratic: Array) -> None:
+    def _set_amplitude(self, quadratic: Array, unit: float) -> None:
         if self.amplitude == "auto":
             self.amplitude_ = np.array(
                 amplitudes(
                     quadratic,
                     float(self.sample_weight_.sum()),
                     shared=self._shared_amplitude,
+                    unit=unit,
                 )
             )
         else:
@@ -372,7 +382,26 @@ class BaseInfiniteWidth(FunctionEstimator):
 
     def _seen(self, X: Array) -> Array:
         """Return rows as the network sees them."""
-        return (X - self.X_mean_) / self.X_scale_ * self.relevance_
+        with np.errstate(over="ignore"):
+            return (X - self.X_mean_) / self.X_scale_ * self.relevance_
+
+    # The rows of a prediction may lie so far away that their kernel overflows, which
+    # an error tells, and no NaN.
+
+    def _means(self, X: Array, alphas: Array) -> Array:
+        """Return the scaled means of rows, for stacked coefficients."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check_finite(self._process().means(X, alphas))
+
+    def _variances(self, X: Array, time: float) -> Array:
+        """Return variances of the function at rows, at amplitude one."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check_finite(self._process().variances(X, time))
+
+    def _covariance(self, X: Array, time: float) -> Array:
+        """Return the covariance of the function over rows, at amplitude one."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return check_finite(self._process().covariance(X, time))
 
     def _new_process(self, device: torch.device | str) -> AnyProcess:
         X = self.X_train_ * self.relevance_
@@ -394,6 +423,7 @@ class BaseInfiniteWidth(FunctionEstimator):
             learning_rate=self.learning_rate,
             dtype=_DTYPES["float64" if self.dtype == "auto" else self.dtype],
             device=device,
+            solver=self.solver_,
         )
 
     def _process(self) -> AnyProcess:

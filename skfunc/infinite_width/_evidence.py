@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
 Array = NDArray[np.float64]
@@ -16,7 +16,13 @@ Array = NDArray[np.float64]
 _SMALLEST_AMPLITUDE = 1e-14
 
 
-def amplitudes(quadratic: Array, total_weight: float, *, shared: bool) -> Array:
+def amplitudes(
+    quadratic: Array,
+    total_weight: float,
+    *,
+    shared: bool,
+    unit: ArrayLike = 1.0,
+) -> Array:
     r"""Return the amplitudes that maximize the likelihood, one an output.
 
     With the kernel :math:`s^2 G` and the noise :math:`s^2 \lambda / w`, the maximum is
@@ -31,15 +37,23 @@ def amplitudes(quadratic: Array, total_weight: float, *, shared: bool) -> Array:
         Sum of the weights.
     shared : bool
         Whether outputs share one amplitude.
+    unit : float or array-like of shape (...,), default=1.0
+        Variance of an observation at amplitude one: the mean of the kernel's diagonal
+        and the ridge.
     """
     values = quadratic / total_weight
     if shared:
         values = np.broadcast_to(values.mean(axis=-1, keepdims=True), values.shape)
-    return np.maximum(values, _SMALLEST_AMPLITUDE)
+    return np.maximum(values, _SMALLEST_AMPLITUDE / np.asarray(unit)[..., None])
 
 
 def profiled(
-    quadratic: Array, log_determinant: Array, total_weight: float, *, shared: bool
+    quadratic: Array,
+    log_determinant: Array,
+    total_weight: float,
+    *,
+    shared: bool,
+    unit: ArrayLike = 1.0,
 ) -> Array:
     """Return the log marginal likelihood at the best amplitudes.
 
@@ -53,8 +67,10 @@ def profiled(
         Sum of the weights.
     shared : bool
         Whether outputs share one amplitude.
+    unit : float or array-like of shape (...,), default=1.0
+        As in `amplitudes`.
     """
-    best = amplitudes(quadratic, total_weight, shared=shared)
+    best = amplitudes(quadratic, total_weight, shared=shared, unit=unit)
     n_outputs = quadratic.shape[-1]
     logs = total_weight * np.log(best).sum(axis=-1)
     fit = (quadratic / best).sum(axis=-1)
@@ -118,8 +134,11 @@ def evidence(
     log_determinant = 2 * float(np.log(factor.diagonal()).sum())
     if excess:
         log_determinant += excess * math.log(ridge)
-    value = profiled(quadratic, np.asarray(log_determinant), total, shared=shared)
-    best = amplitudes(quadratic, total, shared=shared)
+    unit = float(np.average(kernel.diagonal(), weights=weight)) + ridge
+    value = profiled(
+        quadratic, np.asarray(log_determinant), total, shared=shared, unit=unit
+    )
+    best = amplitudes(quadratic, total, shared=shared, unit=unit)
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(inverse)
     inverse += np.tril(inverse, -1).T

@@ -45,6 +45,9 @@ class RidgeSolution:
         Positive weights: so many equal rows, or noise of variance ridge / weight.
     overwrite : bool, default=False
         Whether the memory of `kernel_matrix` may be used.
+    warn : bool, default=True
+        Whether to warn when the ridge is raised; for candidates that are compared, and
+        not kept, there is nothing to warn of.
 
     Attributes
     ----------
@@ -78,6 +81,7 @@ class RidgeSolution:
         sample_weight: ArrayLike | None = None,
         *,
         overwrite: bool = False,
+        warn: bool = True,
     ):
         matrix = check_kernel_matrix(kernel_matrix)
         n = len(matrix)
@@ -87,7 +91,7 @@ class RidgeSolution:
         self._root_weight = np.sqrt(self.weight)
         asked = float(check_nonnegative("ridge", ridge, allow_inf=False))
         S = weighted_matrix(matrix, self._root_weight, overwrite=overwrite)
-        self.ridge, self._factor = _factor(S, asked, self.weight)
+        self.ridge, self._factor = _factor(S, asked, self.weight, warn=warn)
         columns = (self._root_weight * self.targets.T).T.reshape(n, -1)
         whitened, _ = lapack.dtrtrs(self._factor, columns, lower=1)
         self._quadratic = float(np.square(whitened).sum())
@@ -164,7 +168,9 @@ class RidgeSolution:
         )
 
 
-def _factor(S: Array, ridge: float, weight: NDArray[np.float64]) -> tuple[float, Array]:
+def _factor(
+    S: Array, ridge: float, weight: NDArray[np.float64], *, warn: bool
+) -> tuple[float, Array]:
     """Return the ridge used and the factor of S + ridge I, in the place of S.
 
     The factor is the lower triangle; the upper one keeps S for another attempt.
@@ -182,7 +188,7 @@ def _factor(S: Array, ridge: float, weight: NDArray[np.float64]) -> tuple[float,
         if info == 0:
             reciprocal_condition, _ = lapack.dpocon(S, norm, uplo="L")
             if reciprocal_condition > len(S) * eps:
-                if attempt != ridge:
+                if warn and attempt != ridge:
                     warn_of_jitter(attempt, stacklevel=3)
                 return attempt, S
         _mirror_upper(S)

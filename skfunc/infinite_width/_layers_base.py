@@ -12,6 +12,9 @@ from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
 # (height, width) of an image, or () for a vector. Channels are infinitely many.
 Shape = tuple[int, ...]
 
+# The largest standard deviation whose variance is a number of float64.
+_LARGEST_SCALE = float(np.sqrt(np.finfo(np.float64).max))
+
 
 class Layer:
     """A layer, or a network of layers, of infinite width.
@@ -120,9 +123,11 @@ class Layer:
 
 
 def check_scale(name: str, value) -> None:
-    """Raise unless a standard deviation is finite and not negative."""
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}={value!r} must be finite and not negative.")
+    """Raise unless a standard deviation is not negative and its square finite."""
+    if not 0 <= value <= _LARGEST_SCALE:
+        raise ValueError(
+            f"{name}={value!r} must not be negative, and its square must be finite."
+        )
 
 
 def check_image(layer: Layer, shape: Shape) -> None:

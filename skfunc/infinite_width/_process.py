@@ -56,6 +56,8 @@ class NetworkProcess:
         Of the kernel; factored in float64.
     device : torch.device
         Where the kernel is computed.
+    solver : {"cholesky", "eigh"}
+        What solves for the coefficients at t = inf.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class NetworkProcess:
         learning_rate: float = 1.0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        solver: str = "cholesky",
     ) -> None:
         self.net, self.kind, self.image_shape = net, kind, image_shape
         self.X, self.targets, self.weight = X, targets, weight
         self.ridge, self.learning_rate = ridge, learning_rate
         self.dtype, self.device = dtype, torch.device(device)
+        self.solver = solver
         self._rows = torch.as_tensor(X, dtype=dtype, device=self.device)
         self._matrices: dict[str, Array] = {}
         self._ridge_solution: RidgeSolution | None = None
@@ -114,18 +118,19 @@ class NetworkProcess:
     def alphas(self, time: float) -> Array:
         """Return the coefficients whose product with a kernel block is the mean."""
         if math.isinf(time):
-            if self._decomposition is None:
+            if self.solver == "cholesky":
                 return self.solution().alphas
-            return self._decomposition.alphas(self.ridge)
+            return self.decomposition().alphas(self.ridge)
         return self.decomposition().alphas(
             self.ridge, time, learning_rate=self.learning_rate
         )
 
     def used_ridge(self) -> float:
         """Return the ridge that was used at t = inf, jitter included."""
-        if self._ridge_solution is None:
-            return self.ridge
-        return self._ridge_solution.ridge
+        if self.solver == "cholesky":
+            return self.solution().ridge
+        spectrum = self.decomposition().spectrum
+        return float(spectrum.safe_ridge(np.asarray(self.ridge), repeats=True))
 
     def log_determinant(self) -> float:
         """Return log det(S + ridge I) + (sum w - n) log ridge."""

@@ -149,24 +149,24 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
             self.alphas_ if time == self.training_time_ else process.alphas(time)
             for time in times
         ]
-        means = process.means(seen, np.hstack(alphas))
+        means = self._means(seen, np.hstack(alphas))
         return [
-            self._gaussian(process, seen, mean, time)
+            self._gaussian(seen, mean, time)
             for mean, time in zip(
                 np.split(means, len(times), axis=1), times, strict=True
             )
         ]
 
-    def _gaussian(self, process: Any, X: Array, mean: Array, time: float) -> Gaussian:
+    def _gaussian(self, X: Array, mean: Array, time: float) -> Gaussian:
         scale = self.amplitude_ * np.square(self.y_scale_)
         noise = self.noise_variance_
         if self.kernel == "ntk" and time != self.training_time_:
-            noise = self._left_out_variance(process, time)
+            noise = self._left_out_variance(self._process(), time)
         return Gaussian(
             self.y_mean_ + self.y_scale_ * mean,
-            lambda: process.variances(X, time)[:, None] * scale,
+            lambda: self._variances(X, time)[:, None] * scale,
             np.broadcast_to(np.square(self.y_scale_) * noise, mean.shape),
-            lambda: process.covariance(X, time)[:, :, None] * scale,
+            lambda: self._covariance(X, time)[:, :, None] * scale,
             squeeze=self.n_targets_ == 1,
         )
 
@@ -271,7 +271,10 @@ class InfiniteWidthRegressor(FunctionRegressorMixin, BaseInfiniteWidth):
         """
         process = self._process()
         total = float(self.sample_weight_.sum())
-        quadratic = np.einsum("ij,ij->j", self.y_train_, process.alphas(math.inf))
+        alphas = self.alphas_
+        if not math.isinf(self.training_time_):
+            alphas = process.alphas(math.inf)
+        quadratic = np.einsum("ij,ij->j", self.y_train_, alphas)
         value = -0.5 * float(
             (quadratic / self.amplitude_).sum()
             + self.n_targets_ * (process.log_determinant() + total * _LOG_2PI)

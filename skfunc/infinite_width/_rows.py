@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+# Standard deviations whose squares keep all their digits in float64.
+_SCALES = (1e-150, 1e150)
+
 
 def merge_rows(
     X: Array, targets: Array, weight: Array
@@ -57,12 +60,35 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def check_target_scale(scale: Array) -> None:
+    """Raise ValueError if targets' standard deviations are too extreme to square."""
+    extreme = scale[(scale < _SCALES[0]) | (scale > _SCALES[1])]
+    if extreme.size:
+        raise ValueError(
+            f"y has the standard deviation {extreme[0]:.3g}, outside of {_SCALES[0]:g} "
+            f"to {_SCALES[1]:g}, where its square keeps its digits; give y in other "
+            "units"
+        )
+
+
+def check_finite(values: Array) -> Array:
+    """Return predictions, or raise ValueError that names the row that overflows."""
+    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"the kernel of the network overflows in row {int(np.argmin(finite))} of "
+            "X, which lies too far from the rows of the fit"
+        )
+    return values
+
+
 def times_of(value: ArrayLike) -> list[float]:
     """Return training times from a number or a sequence of them."""
-    times = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    if times.ndim != 1 or not times.size or not (times >= 0).all():
-        raise ValueError(
-            f"training_time must be a number or a list of numbers of at least 0 (inf: "
-            f"to the end); got {value!r}"
-        )
-    return times.tolist()
+    times = np.atleast_1d(np.asarray(value))
+    if times.dtype.kind in "iuf" and times.ndim == 1 and times.size:
+        if (times >= 0).all():
+            return times.astype(np.float64).tolist()
+    raise ValueError(
+        f"training_time must be a number or a list of numbers of at least 0 (inf: to "
+        f"the end); got {value!r}"
+    )

@@ -187,6 +187,9 @@ class _Problem:
             kernel.backward(torch.as_tensor(found.by_kernel, device=self.device))
             assert parameters.grad is not None
             gradient += parameters.grad.cpu().numpy()
+            # Rounding may leave a finite kernel of huge scale without a derivative.
+            if not np.isfinite(gradient).all():
+                return _FAILED, np.zeros(len(logs))
         if "ridge" in self.names:
             gradient[self.names.index("ridge")] += found.by_log_ridge
         offset = logs - self.centre

@@ -41,6 +41,11 @@ _REFINED_ROWS = 2000
 # Ridges that are compared where one decomposition serves them all.
 RIDGES = log_uniform_grid(*CONTINUOUS["ridge"][2], per_decade=4)
 
+_OVERFLOW = (
+    "the kernel of the network overflows: weight_std, bias_std or the inputs are too "
+    "large"
+)
+
 # A criterion judges every ridge of a decomposition: larger is better.
 Criterion = Callable[[Decomposition, Array], Array]
 
@@ -54,7 +59,10 @@ def marginal_likelihoods(
     quadratic = (1 / shifted) @ np.square(decomposition._projected)
     excess = spectrum.total_weight - len(spectrum.weight)
     log_determinant = np.log(shifted).sum(axis=1) + excess * np.log(ridges)
-    return profiled(quadratic, log_determinant, spectrum.total_weight, shared=shared)
+    unit = spectrum.eigenvalues.sum() / spectrum.total_weight + ridges
+    return profiled(
+        quadratic, log_determinant, spectrum.total_weight, shared=shared, unit=unit
+    )
 
 
 def left_out_densities(left_out: LeaveOneOut, *, shared: bool) -> Array:
@@ -66,7 +74,8 @@ def left_out_densities(left_out: LeaveOneOut, *, shared: bool) -> Array:
     weight, variances = left_out.sample_weight, left_out.variances
     total = weight.sum()
     squares = np.einsum("...ij,...i->...j", np.square(residuals), weight / variances)
-    best = amplitudes(squares, total, shared=shared)
+    unit = variances.max(axis=-1)
+    best = amplitudes(squares, total, shared=shared, unit=unit)
     n_outputs = residuals.shape[-1]
     logs = total * np.log(best).sum(axis=-1) + n_outputs * (np.log(variances) @ weight)
     constant = n_outputs * total * math.log(2 * math.pi)
@@ -243,7 +252,12 @@ class Selection:
         """Return the score of rows left out, a row."""
         kernel, scale = self._kernel(rows, chosen)
         solution = RidgeSolution(
-            kernel, rows.targets, chosen.ridge * scale, rows.weight, overwrite=True
+            kernel,
+            rows.targets,
+            chosen.ridge * scale,
+            rows.weight,
+            overwrite=True,
+            warn=False,
         )
         score = float(self._judge(solution.leave_one_out(), rows))
         return score / float(rows.weight.sum())
@@ -255,14 +269,22 @@ class Selection:
 
         def loss(log_ridge: float) -> float:
             ridge = math.exp(log_ridge) * scale
-            solution = RidgeSolution(kernel, rows.targets, ridge, rows.weight)
+            solution = RidgeSolution(
+                kernel, rows.targets, ridge, rows.weight, warn=False
+            )
             if self.criterion == "loo":
                 return -float(self._judge(solution.leave_one_out(), rows))
             alphas = solution.alphas.reshape(rows.targets.shape)
             quadratic = np.einsum("ij,ij->j", rows.targets, alphas)
             log_determinant = np.asarray(solution.log_determinant())
             return -float(
-                profiled(quadratic, log_determinant, total, shared=self.shared)
+                profiled(
+                    quadratic,
+                    log_determinant,
+                    total,
+                    shared=self.shared,
+                    unit=scale + ridge,
+                )
             )
 
         middle = math.log(chosen.ridge)
@@ -316,6 +338,8 @@ class Selection:
         kernel = matrices.nngp if self.kind == "nngp" else matrices.ntk
         assert kernel is not None
         numbers = kernel.cpu().numpy()
+        if not np.isfinite(numbers).all():
+            raise ValueError(_OVERFLOW)
         return numbers, weighted_trace(numbers.diagonal(), rows.weight)
 
     def _record(self, chosen: Hyperparameters, score: float) -> None:
@@ -335,10 +359,8 @@ class Selection:
 
 def weighted_trace(diagonal: Array, weight: Array) -> float:
     """Return the weighted mean of a kernel's diagonal, 1 for a kernel of zeros."""
-    mean = float(np.average(diagonal, weights=weight))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(np.average(diagonal, weights=weight))
     if not math.isfinite(mean):
-        raise ValueError(
-            "the kernel of the network overflows: weight_std, bias_std or the inputs "
-            "are too large"
-        )
+        raise ValueError(_OVERFLOW)
     return mean if mean > 0 else 1.0
