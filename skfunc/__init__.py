@@ -17,7 +17,15 @@ _PUBLIC = {
     "ODENetRegressor": "skfunc.ode",
     "load": "skfunc.persistence",
 }
-_MODULES = ("infinite_width", "metrics", "ode", "plotting", "predictive", "solvers")
+_MODULES = (
+    "datasets",
+    "infinite_width",
+    "metrics",
+    "ode",
+    "plotting",
+    "predictive",
+    "solvers",
+)
 
 __all__ = [
     "FiniteEnsemble",
@@ -26,6 +34,7 @@ __all__ = [
     "ODENetClassifier",
     "ODENetRegressor",
     "__version__",
+    "datasets",
     "infinite_width",
     "load",
     "metrics",
@@ -36,7 +45,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from skfunc import infinite_width, metrics, ode, plotting, predictive, solvers
+    from skfunc import (
+        datasets,
+        infinite_width,
+        metrics,
+        ode,
+        plotting,
+        predictive,
+        solvers,
+    )
     from skfunc.infinite_width import FiniteEnsemble, InfiniteWidthRegressor
     from skfunc.ode import ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load

@@ -12,6 +12,7 @@ from numpydoc.validate import validate
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MODULES = (
     "skfunc",
+    "skfunc.datasets",
     "skfunc.infinite_width",
     "skfunc.infinite_width.layers",
     "skfunc.metrics",

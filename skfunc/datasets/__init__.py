@@ -1,0 +1,15 @@
+"""Generators of tasks and problems, in numpy alone."""
+
+from __future__ import annotations
+
+from skfunc.datasets._gp_likelihood import gp_log_likelihood
+from skfunc.datasets._gp_tasks import GPTasks, make_gp_tasks
+from skfunc.datasets._wheel_bandit import BanditSample, WheelBandit
+
+__all__ = [
+    "BanditSample",
+    "GPTasks",
+    "WheelBandit",
+    "gp_log_likelihood",
+    "make_gp_tasks",
+]
