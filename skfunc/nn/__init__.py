@@ -1,5 +1,10 @@
-"""Pure torch building blocks whose parameters may carry a leading member axis."""
+"""Pure torch building blocks whose parameters may carry a leading member axis.
 
+Networks of neural processes (`NEURAL_PROCESSES`) carry none: a batch of tasks is their
+leading axis.
+"""
+
+from skfunc.nn._attention import AttentionBlock, InducingAttention, MultiHeadAttention
 from skfunc.nn._fields import ConvField, MLPField, UserField
 from skfunc.nn._layers import (
     ACTIVATIONS,
@@ -9,18 +14,85 @@ from skfunc.nn._layers import (
     activation_function,
     draw_module,
 )
+from skfunc.nn._likelihood_bins import BinsLikelihood
+from skfunc.nn._likelihoods import (
+    CategoricalLikelihood,
+    ContinuousLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    MixtureLikelihood,
+)
+from skfunc.nn._neural_process_attentive import AttentiveNeuralProcess
+from skfunc.nn._neural_process_autoregression import (
+    autoregressive_log_likelihood,
+    autoregressive_sample,
+)
+from skfunc.nn._neural_process_base import MLP, DiagonalNormal, NeuralProcess
+from skfunc.nn._neural_process_conditional import ConditionalNeuralProcess
+from skfunc.nn._neural_process_convolutional import ConvolutionalNeuralProcess
+from skfunc.nn._neural_process_grid import (
+    ConvolutionalGridNeuralProcess,
+    pixel_coordinates,
+)
+from skfunc.nn._neural_process_inducing import InducingNeuralProcess
+from skfunc.nn._neural_process_latent import LatentNeuralProcess
+from skfunc.nn._neural_process_objectives import (
+    conditional_log_likelihood,
+    evidence_lower_bound,
+    importance_weighted_log_likelihood,
+)
+from skfunc.nn._neural_process_transformer import TransformerNeuralProcess
 from skfunc.nn._odenet import ODENet, SolverOptions
+from skfunc.nn._task_batch import TaskBatch
+
+# Networks by the names that estimators give them; on images "convcnp" is the grid's.
+NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
+    "anp": AttentiveNeuralProcess,
+    "cnp": ConditionalNeuralProcess,
+    "convcnp": ConvolutionalNeuralProcess,
+    "convcnp_grid": ConvolutionalGridNeuralProcess,
+    "lbanp": InducingNeuralProcess,
+    "np": LatentNeuralProcess,
+    "tnp": TransformerNeuralProcess,
+}
 
 __all__ = [
     "ACTIVATIONS",
+    "AttentionBlock",
+    "AttentiveNeuralProcess",
+    "BinsLikelihood",
+    "CategoricalLikelihood",
+    "ConditionalNeuralProcess",
+    "ContinuousLikelihood",
     "Conv2d",
     "ConvField",
+    "ConvolutionalGridNeuralProcess",
+    "ConvolutionalNeuralProcess",
+    "DiagonalNormal",
+    "GaussianLikelihood",
     "GroupNorm",
+    "InducingAttention",
+    "InducingNeuralProcess",
+    "LatentNeuralProcess",
+    "Likelihood",
     "Linear",
+    "MLP",
     "MLPField",
+    "MixtureLikelihood",
+    "MultiHeadAttention",
+    "NEURAL_PROCESSES",
+    "NeuralProcess",
     "ODENet",
     "SolverOptions",
+    "TaskBatch",
+    "TransformerNeuralProcess",
     "UserField",
     "activation_function",
+    "autoregressive_log_likelihood",
+    "autoregressive_sample",
+    "conditional_log_likelihood",
     "draw_module",
+    "evidence_lower_bound",
+    "importance_weighted_log_likelihood",
+    "pixel_coordinates",
 ]
