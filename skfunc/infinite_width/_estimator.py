@@ -184,14 +184,15 @@ class BaseInfiniteWidth(FunctionEstimator):
             self.image_shape,
         )
         selection = self._selection(random_state, device)
-        with thread_limits(small=len(X) <= _SMALL_ROWS):
-            if isinstance(self.architecture, str):
+        chosen = Hyperparameters(**selection.fixed)
+        if isinstance(self.architecture, str):
+            # Many small matrices: threads would wait for each other.
+            with thread_limits(small=True):
                 chosen = selection.choose(rows)
-            else:
-                chosen = Hyperparameters(**selection.fixed)
-            self._set_hyperparameters(chosen)
-            self.X_train_, self.y_train_ = rows.X, rows.targets
-            self.sample_weight_ = weight
+        self._set_hyperparameters(chosen)
+        self.X_train_, self.y_train_ = rows.X, rows.targets
+        self.sample_weight_ = weight
+        with thread_limits(small=len(rows) <= _SMALL_ROWS):
             self._condition(selection, rows, device)
         self.candidates_ = selection.candidates_
 

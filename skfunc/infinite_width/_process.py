@@ -21,9 +21,12 @@ from skfunc.infinite_width._kernel_matrices import (
     kernel_diagonal,
     kernel_matrices,
 )
+from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
 
+# Pairs of rows up to which one thread is quicker.
+_SMALL_PAIRS = 4_000_000
 # Numbers of a block of test rows against the training rows.
 _BLOCK_NUMBERS = 2**23
 
@@ -152,15 +155,17 @@ class NetworkProcess:
             The means.
         """
         means = np.empty((len(X), alphas.shape[1]))
-        for rows, some in self._chunks(X):
-            means[rows] = self._kernel(some, self._rows, self.kind) @ alphas
+        with thread_limits(small=self._is_small(X)):
+            for rows, some in self._chunks(X):
+                means[rows] = self._kernel(some, self._rows, self.kind) @ alphas
         return means
 
     def variances(self, X: Array, time: float) -> Array:
         """Return the variance of the function at every row, of shape (n_test,)."""
         variances = np.empty(len(X))
-        for rows, some in self._chunks(X):
-            variances[rows] = self._variance(some, time)
+        with thread_limits(small=self._is_small(X)):
+            for rows, some in self._chunks(X):
+                variances[rows] = self._variance(some, time)
         return variances
 
     def covariance(self, X: Array, time: float) -> Array:
@@ -205,6 +210,10 @@ class NetworkProcess:
         return largest_rate(
             self.train_kernel("ntk"), self.targets.shape[1], self.weight
         )
+
+    def _is_small(self, X: Array) -> bool:
+        """Return whether threads would cost more than they save."""
+        return max(len(X), len(self.X)) * len(self.X) <= _SMALL_PAIRS
 
     def _exact(self, time: float) -> bool:
         """Return whether the Cholesky factor answers."""
