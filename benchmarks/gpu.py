@@ -1,8 +1,9 @@
 """Everything that wants a GPU, in one run of under ten minutes.
 
 Correctness on CUDA, speed ratios against the CPU, the CUDA graph, members in one pass,
-and MNIST in full. Where there is no GPU it says so and runs the same code on the CPU
-with `--quick`, which shows that the script works and measures nothing of interest.
+MNIST in full, and kernels of wide networks, those that pool on CIFAR-10 among them.
+Where there is no GPU it says so and runs the same code on the CPU with `--quick`, which
+shows that the script works and measures nothing of interest.
 
     python benchmarks/gpu.py
 """
@@ -19,8 +20,11 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_friedman1
 
+import cifar_kernels
+import large_n
 from mnist import SHARED, load
-from skfunc import ODENetClassifier, ODENetRegressor
+from skfunc import InfiniteWidthRegressor, ODENetClassifier, ODENetRegressor
+from skfunc.infinite_width._kernel_matrices import kernel_matrices
 from skfunc.solvers import odeint
 
 RESULTS = Path(__file__).parent / "results"
@@ -126,6 +130,64 @@ def mnist(table: Table, device: str, quick: bool) -> None:
     table.add("MNIST test error, %", 100 * error, f"{size} parameters, {seconds:.0f} s")
 
 
+def kernels(table: Table, device: str, quick: bool) -> None:
+    """Compare kernels of wide networks with those of the CPU, and time them."""
+    generator = torch.Generator().manual_seed(0)
+    side = 8
+    X = torch.randn(12, 3 * side**2, generator=generator, dtype=torch.float64)
+    for name in cifar_kernels.PRESETS:
+        net = cifar_kernels.network(name, (3, side, side))
+        here, there = (
+            kernel_matrices(net, X, image_shape=(3, side, side), device=place).ntk
+            for place in ("cpu", device)
+        )
+        gap = ((there.cpu() - here) / here).abs().max().item()
+        table.add(f"NTK on {device} and CPU, {name}: largest relative gap", gap)
+    rows = 500 if quick else 20_000
+    net = cifar_kernels.L.preset("mlp", 5)
+    X = torch.randn(rows, 100, generator=generator).to(device)
+    kernel_matrices(net, X[:100], kind="ntk")
+    seconds = timed(lambda: kernel_matrices(net, X, kind="ntk"))
+    table.add(f"NTK of {rows} rows, 5 layers, float32", seconds, "s")
+
+
+def many_rows(table: Table, device: str, quick: bool) -> None:
+    """Fit 50 000 rows by conjugate gradients."""
+    X, y, X_test, y_test = large_n.diamonds(2_000 if quick else 50_000)
+    model = InfiniteWidthRegressor(
+        large_n.NET, solver="cg", device=device, max_memory=10**10, random_state=0
+    )
+    seconds = timed(lambda: model.fit(X, y))
+    error = large_n.rmse(y_test, model.predict(X_test))
+    table.add(f"fit of {len(X)} rows by conjugate gradients", seconds, "s")
+    table.add("its test RMSE, log price in units of its std", error)
+
+
+def cifar(table: Table, device: str, quick: bool) -> None:
+    """CIFAR-10 by kernels at full resolution, pooling among them."""
+    images = cifar_kernels.load(8 if quick else 32, 100 if quick else 500)
+    for name, n in (
+        (cifar_kernels.FC, 8_000),
+        (cifar_kernels.CONV, 8_000),
+        (cifar_kernels.POOLED, 1_000),
+    ):
+        n = 60 if quick else n
+        net = cifar_kernels.network(name, images.image_shape)
+        parts: list[dict[str, np.ndarray]] = []
+        seconds = timed(
+            lambda net=net, n=n, parts=parts: parts.append(
+                cifar_kernels.compute_part(net, images, 0, n, device)
+            )
+        )
+        table.add(f"CIFAR-10, both kernels of {n} images, {name}", seconds, "s")
+        kernel = cifar_kernels.join(parts)
+        for kind in cifar_kernels.KINDS:
+            figures = cifar_kernels.judge(kernel, images, kind)
+            remark = f"ECE {figures['ece']:.3f}"
+            accuracy = 100 * figures["accuracy"]
+            table.add(f"its test accuracy, {kind.upper()}, %", accuracy, remark)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -139,6 +201,9 @@ def main() -> None:
     correctness(table, device)
     speed(table, device, args.quick)
     mnist(table, device, args.quick)
+    kernels(table, device, args.quick)
+    many_rows(table, device, args.quick)
+    cifar(table, device, args.quick)
     if device == "cuda":
         RESULTS.mkdir(exist_ok=True)
         text = f"{name}, torch {torch.__version__}\n\n" + "\n".join(table.lines) + "\n"
