@@ -240,7 +240,8 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
         classes = np.unique(labels[counted])
         if len(classes) < 2:
             raise ValueError(
-                f"Classifier can't train when only one class is present: {classes[0]!r}"
+                "Classifier can't train when only one class is present: "
+                f"{classes.tolist()[0]!r}"
             )
         context = self._init_callback_context()
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
