@@ -36,6 +36,8 @@ ESTIMATORS = {
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
 }
+# Values that are no estimators: saved alone, or as a parameter or attribute of one.
+VALUES = {"NeuralProcessPrior": "skfunc.neural_process"}
 # Where the layers live that a network given as a parameter may be made of.
 _LAYERS = "skfunc.infinite_width.layers"
 _FORMAT = "skfunc-1"
@@ -64,7 +66,7 @@ def save(estimator: FunctionEstimator, path: str | Path) -> None:
         # A callback watches fits of this session; it is no part of the model.
         and not key.startswith("_skl_callback")
     }
-    content = {
+    content: dict[str, Any] = {
         "class": name,
         "parameters": {
             key: _describe(value, f"the parameter {key}", tensors)
@@ -76,6 +78,24 @@ def save(estimator: FunctionEstimator, path: str | Path) -> None:
         },
         "versions": _versions(),
     }
+    _write(content, tensors, path)
+
+
+def save_value(value: Any, path: str | Path) -> None:
+    """Write a value that is no estimator, such as a neural process's prior."""
+    tensors: dict[str, np.ndarray] = {}
+    described = _describe(value, "the value", tensors)
+    content = {
+        "class": type(value).__name__,
+        "value": described,
+        "versions": _versions(),
+    }
+    _write(content, tensors, path)
+
+
+def _write(
+    content: dict[str, Any], tensors: dict[str, np.ndarray], path: str | Path
+) -> None:
     text = json.dumps(content, allow_nan=False)
     metadata = {
         "format": _FORMAT,
@@ -134,6 +154,8 @@ def load(path: str | Path) -> FunctionEstimator:
 def _restore(data: bytes) -> FunctionEstimator:
     content, tensors = _read(data)
     name = content.get("class")
+    if isinstance(name, str) and name in VALUES:
+        return _rebuild(content.get("value"), tensors)
     if not isinstance(name, str) or name not in ESTIMATORS:
         raise ValueError(f"it names the class {name!r}; known are {sorted(ESTIMATORS)}")
     cls = _find_class(name)
@@ -202,8 +224,8 @@ def _read(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return content, tensors
 
 
-def _find_class(name: str) -> type[FunctionEstimator]:
-    return getattr(importlib.import_module(ESTIMATORS[name]), name)
+def _find_class(name: str) -> Any:
+    return getattr(importlib.import_module((ESTIMATORS | VALUES)[name]), name)
 
 
 def _versions() -> dict[str, str]:
@@ -263,6 +285,9 @@ def _describe(value: Any, what: str, tensors: dict[str, np.ndarray]) -> Any:
             "layer": type(value).__name__,
             "fields": {k: _describe(v, what, tensors) for k, v in fields.items()},
         }
+    kind = type(value).__name__
+    if kind in VALUES and type(value) is _find_class(kind):
+        return {"value": kind, "state": _describe(value._saved_state(), what, tensors)}
     name = getattr(value, "__qualname__", type(value).__name__)
     raise ValueError(
         f"cannot save {what}: {name} has no description in a safetensors file; pickle "
@@ -290,6 +315,8 @@ def _rebuild(value: Any, tensors: dict[str, np.ndarray]) -> Any:
             return {k: _rebuild(v, tensors) for k, v in value["dict"].items()}
         if "layer" in value:
             return _rebuild_layer(value["layer"], value["fields"], tensors)
+        if "value" in value:
+            return _rebuild_value(value["value"], value["state"], tensors)
         if "array" in value:
             return tensors[value["array"]].reshape(value["shape"]).copy()
         if "strings" in value:
@@ -329,6 +356,13 @@ def _rebuild_layer(name: Any, fields: Any, tensors: dict[str, np.ndarray]) -> An
         raise ValueError(f"its header gives {name} unknown fields {sorted(values)}")
     # A chain takes its layers one by one.
     return cls(*values["layers"]) if "layers" in values else cls(**values)
+
+
+def _rebuild_value(name: Any, state: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """Return the value that `_describe` described; its own checks hold."""
+    if not isinstance(name, str) or name not in VALUES:
+        raise ValueError(f"its header names an unknown value {name!r}")
+    return _find_class(name)._from_saved_state(_rebuild(state, tensors))
 
 
 def _plain_dtype(text: Any) -> np.dtype:
