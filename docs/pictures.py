@@ -13,7 +13,10 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).resolve().parent
-PICTURES = {"plot_odenet_tabular_uncertainty.py": "uncertainty.png"}
+PICTURES = {
+    "plot_infinite_width_training_time.py": "infinite_width.png",
+    "plot_odenet_tabular_uncertainty.py": "uncertainty.png",
+}
 
 
 def main():
