@@ -402,7 +402,9 @@ class BaseInfiniteWidth(FunctionEstimator):
     def _covariance(self, X: Array, time: float) -> Array:
         """Return the covariance of the function over rows, at amplitude one."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return check_finite(self._process().covariance(X, time))
+            covariance = self._process().covariance(X, time)
+        check_finite(covariance.diagonal())
+        return check_finite(covariance)
 
     def _new_process(self, device: torch.device | str) -> AnyProcess:
         X = self.X_train_ * self.relevance_

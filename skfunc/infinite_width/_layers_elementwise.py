@@ -176,11 +176,17 @@ class _ErrorFunction(Elementwise):
         ratio = torch.rsqrt(product, out=scratch.like("ratio", k))
         derivative = None
         if tangent:
-            product.addcmul_(k, k, value=-scale * scale).rsqrt_()
+            product.addcmul_(k, k, value=-scale * scale)
+            # At least this by k^2 <= v1 v2, which rounding breaks for large variances.
+            least = scale * (v1 + v2) + 1.0
+            product = torch.maximum(product, least, out=scratch.over(product)).rsqrt_()
             # The root's gradient reads the root, which therefore stays as it is.
             factor = 2.0 * a * a * scale / math.pi
             derivative = torch.mul(product, factor, out=scratch.over(product))
-        nngp = torch.mul(ratio, k, out=scratch.over(k)).mul_(scale).asin_()
+        sine = torch.mul(ratio, k, out=scratch.over(k)).mul_(scale)
+        # Below one, where the gradient is finite.
+        largest = 1.0 - torch.finfo(k.dtype).eps
+        nngp = sine.clamp_(-largest, largest).asin_()
         return nngp.mul_(2.0 * a * a / math.pi).add_(c * c), derivative
 
     def _dual_diagonal(self, v):
@@ -260,7 +266,8 @@ class Gelu(Elementwise):
 
     def _dual(self, k, v1, v2, tangent, scratch):
         product = (1.0 + v1) * (1.0 + v2)
-        gap = product - k * k
+        # k^2 <= v1 v2, which rounding breaks for large variances.
+        gap = torch.maximum(product - k * k, 1.0 + v1 + v2)
         root = torch.sqrt(gap)
         angle = torch.atan2(k, root)
         both = v1 * v2
@@ -289,7 +296,9 @@ class Gelu(Elementwise):
 def _exponentials(k: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, Tensor]:
     """Return half the mean of cos(x1 - x2) and of cos(x1 + x2)."""
     mean = (v1 + v2) / 2.0
-    return torch.exp(k - mean).mul(0.5), torch.exp(-k - mean).mul(0.5)
+    # |k| is at most the mean, but for rounding, which grows with large variances.
+    minus, plus = ((sign * k - mean).clamp(max=0.0) for sign in (1.0, -1.0))
+    return torch.exp(minus).mul(0.5), torch.exp(plus).mul(0.5)
 
 
 @dataclass(frozen=True)
@@ -363,7 +372,8 @@ class Rbf(Elementwise):
             raise ValueError(f"gamma={self.gamma!r} must be positive and finite.")
 
     def _dual(self, k, v1, v2, tangent, scratch):
-        nngp = torch.exp((k * 2.0 - (v1 + v2)) * self.gamma)
+        squares = (v1 + v2 - k * 2.0).clamp(min=0.0)
+        nngp = torch.exp(-self.gamma * squares)
         return nngp, nngp * (2.0 * self.gamma) if tangent else None
 
     def _dual_diagonal(self, v):
