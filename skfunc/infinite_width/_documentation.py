@@ -88,12 +88,12 @@ activation_, depth_, weight_std_, bias_std_, linear_std_
         Weighted moments that X is standardized by; one for a channel of images."""
 
 _REFERENCES = """\
-.. [1] J. Lee, L. Xiao, S. S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein,
-           J. Pennington, "Wide neural networks of any depth evolve as linear models
+.. [1] J. Lee, L. Xiao, S. S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J.
+           Pennington, "Wide neural networks of any depth evolve as linear models
            under gradient descent", 2019, arXiv:1902.06720.
-    .. [2] R. Novak, L. Xiao, J. Hron, J. Lee, A. A. Alemi, J. Sohl-Dickstein,
-           S. S. Schoenholz, "Neural tangents: fast and easy infinite neural networks
-           in Python", 2020, arXiv:1912.02803.
+    .. [2] R. Novak, L. Xiao, J. Hron, J. Lee, A. A. Alemi, J. Sohl-Dickstein, S. S.
+           Schoenholz, "Neural tangents: fast and easy infinite neural networks in
+           Python", 2020, arXiv:1912.02803.
     .. [3] C. E. Rasmussen, C. K. I. Williams, "Gaussian processes for machine
            learning", 2006, chapter 5."""
 
