@@ -59,12 +59,12 @@ class TaskBatch:
     tensor([7, 7, 7, 7])
     """
 
-    context_x: Float[Tensor, "tasks context features"]
-    context_y: Float[Tensor, "tasks context targets"]
-    context_mask: Bool[Tensor, "tasks context"]
-    target_x: Float[Tensor, "tasks points features"]
-    target_y: Float[Tensor, "tasks points targets"]
-    target_mask: Bool[Tensor, "tasks points"]
+    context_x: Tensor
+    context_y: Tensor
+    context_mask: Tensor
+    target_x: Tensor
+    target_y: Tensor
+    target_mask: Tensor
 
     def __post_init__(self) -> None:
         for part in ("context", "target"):
