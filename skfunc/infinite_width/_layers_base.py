@@ -12,8 +12,9 @@ from skfunc.infinite_width._kernel_block import KernelBlock, Pairs
 # (height, width) of an image, or () for a vector. Channels are infinitely many.
 Shape = tuple[int, ...]
 
-# The largest standard deviation whose variance is a number of float64.
-_LARGEST_SCALE = float(np.sqrt(np.finfo(np.float64).max))
+# The largest standard deviation whose variance is a number of float64; of that type,
+# in which numbers of other precision are compared with it.
+_LARGEST_SCALE = np.sqrt(np.finfo(np.float64).max)
 
 
 class Layer:
