@@ -13,6 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 MODULES = (
     "skfunc",
     "skfunc.datasets",
+    "skfunc.decision",
     "skfunc.infinite_width",
     "skfunc.infinite_width.layers",
     "skfunc.metrics",

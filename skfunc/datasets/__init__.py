@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from skfunc.datasets._contextual_bandit import BanditSample
 from skfunc.datasets._gp_likelihood import gp_log_likelihood
 from skfunc.datasets._gp_tasks import GPTasks, make_gp_tasks
-from skfunc.datasets._wheel_bandit import BanditSample, WheelBandit
+from skfunc.datasets._wheel_bandit import WheelBandit
 
 __all__ = [
     "BanditSample",

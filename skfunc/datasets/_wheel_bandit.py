@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skfunc.datasets._contextual_bandit import BanditSample, ContextualBandit
 from skfunc.datasets._random_state import RandomState, as_generator
 
 # Riquelme, Tucker, Snoek 2018, section 5.4: five arms; the first is safe.
@@ -15,37 +14,7 @@ SAFE_MEAN, POOR_MEAN, RICH_MEAN = 1.2, 1.0, 50.0
 REWARD_STD = 0.01
 
 
-class BanditSample(NamedTuple):
-    """Rounds of a contextual bandit, with the rewards of all arms.
-
-    Parameters
-    ----------
-    contexts : ndarray of shape (n_rounds, n_features)
-        What an agent sees.
-    rewards : ndarray of shape (n_rounds, n_arms)
-        What each arm would pay.
-    means : ndarray of shape (n_rounds, n_arms)
-        Their expectations.
-
-    Examples
-    --------
-    >>> from skfunc.datasets import WheelBandit
-    >>> sample = WheelBandit(0.5).sample(4, random_state=0)
-    >>> sample.contexts.shape, sample.rewards.shape, sample.optimal_means.shape
-    ((4, 2), (4, 5), (4,))
-    """
-
-    contexts: NDArray[np.float64]
-    rewards: NDArray[np.float64]
-    means: NDArray[np.float64]
-
-    @property
-    def optimal_means(self) -> NDArray[np.float64]:
-        """Expected reward of each round's best arm, of shape (n_rounds,)."""
-        return self.means.max(axis=1)
-
-
-class WheelBandit:
+class WheelBandit(ContextualBandit):
     r"""Contextual bandit on the unit disc, whose rich arms pay far out only.
 
     Contexts are uniform in the unit disc. Up to the radius `delta`, arm 0 is the best
