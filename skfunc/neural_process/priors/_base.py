@@ -25,11 +25,11 @@ _MOST_FEATURES = 16
 _SEED_LIMIT = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class Tasks:
+@dataclass(frozen=True, eq=False)
+class Tasks(Sequence):
     """Tasks of one size, drawn from a prior.
 
-    Iterating gives the pairs (X, y) of single tasks.
+    It is a sequence of the pairs (X, y) of single tasks.
 
     Parameters
     ----------
@@ -59,11 +59,8 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.X)
 
-    def __getitem__(self, index: int) -> tuple[NDArray, NDArray]:
+    def __getitem__(self, index):
         return self.X[index], self.y[index]
-
-    def __iter__(self) -> Iterator[tuple[NDArray, NDArray]]:
-        return zip(self.X, self.y, strict=True)
 
 
 class TensorTasks(NamedTuple):

@@ -1,0 +1,227 @@
+"""Thompson sampling finds the minimum of functions on a grid.
+
+The protocol of table 1 of Garnelo et al. 2018 (arXiv 1807.01622): functions of one
+variable are drawn from Gaussian processes with random hyper-parameters; from one random
+point on, each step draws a function given what is known and evaluates its minimum,
+until the global one is met. Steps are divided by those of random search on the same
+functions. No point is evaluated twice, by any method; ``--repeat`` allows it.
+
+The neural process learns from functions of the same distribution, within this run.
+
+    python benchmarks/bayesian_optimization.py
+    python benchmarks/bayesian_optimization.py --models random "true GP" --functions 20
+
+Writes ``benchmarks/results/bayesian_optimization.md`` and ``.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+
+from _measure import library_versions, limit_threads_of_children, one_thread
+from _table import markdown
+from skfunc.datasets import make_gp_tasks
+from skfunc.decision import thompson_minimize
+
+RESULTS = Path(__file__).parent / "results"
+GRID = np.linspace(-2, 2, 200)[:, None]
+LENGTHSCALE, SCALE, NOISE = (0.1, 0.6), (0.1, 1.0), 0.02
+# Draws of smooth functions on a fine grid need it; far below the observation noise.
+JITTER = 1e-8
+MODELS = ("random", "true GP", "fitted GP", "InfiniteWidthRegressor", "NeuralProcess")
+TASKS = 4096
+
+
+class RandomSearch(RegressorMixin, BaseEstimator):
+    """A model that knows nothing: white noise for every function."""
+
+    def fit(self, X, y):
+        return self
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        return np.random.RandomState(random_state).normal(size=(len(X), n_samples))
+
+
+class Function:
+    """A draw of a Gaussian process on the grid, and the process."""
+
+    def __init__(self, seed: int):
+        rng = np.random.default_rng(seed)
+        self.lengthscale = rng.uniform(*LENGTHSCALE)
+        self.scale = rng.uniform(*SCALE)
+        covariance = self.kernel(GRID) + JITTER * np.eye(len(GRID))
+        self.values = np.linalg.cholesky(covariance) @ rng.standard_normal(len(GRID))
+
+    @property
+    def kernel(self):
+        return ConstantKernel(self.scale**2) * RBF(self.lengthscale)
+
+    def __call__(self, x):
+        return self.values[np.argmin(np.abs(GRID[:, 0] - x[0]))]
+
+
+def neural_process(steps: int, variant: str):
+    """Return a regressor whose prior was learned from functions as the test's."""
+    from skfunc import NeuralProcessMetaLearner, NeuralProcessRegressor
+
+    # Tasks of 48 or 49 points.
+    tasks = make_gp_tasks(
+        TASKS,
+        min_points=24,
+        max_points=49,
+        lengthscale=LENGTHSCALE,
+        scale=SCALE,
+        noise_std=NOISE,
+        random_state=12345,
+    )
+    there = tasks.context_mask | tasks.target_mask
+    pairs = [
+        (X[used], y[used]) for X, y, used in zip(tasks.X, tasks.y, there, strict=True)
+    ]
+    started = time.process_time()
+    learner = NeuralProcessMetaLearner(
+        variant=variant,
+        context_size=(1, 40),
+        max_iter=steps,
+        random_state=0,
+    ).fit(pairs)
+    print(f"prior learned in {time.process_time() - started:.0f} CPU-s", flush=True)
+    return NeuralProcessRegressor(prior=learner.prior_, random_state=0)
+
+
+def build(name: str, arguments):
+    """Return what makes the estimator of a function."""
+    if name == "random":
+        return lambda function: RandomSearch()
+    if name == "true GP":
+        return lambda function: GaussianProcessRegressor(
+            function.kernel, alpha=JITTER, optimizer=None
+        )
+    if name == "fitted GP":
+        return lambda function: GaussianProcessRegressor(
+            ConstantKernel(0.3, (1e-2, 2.0)) * RBF(0.3, (0.05, 1.0)),
+            alpha=1e-6,
+            random_state=0,
+        )
+    if name == "InfiniteWidthRegressor":
+        from skfunc import InfiniteWidthRegressor
+
+        return lambda function: InfiniteWidthRegressor()
+    if name == "NeuralProcess":
+        model = neural_process(arguments.steps, arguments.variant)
+        return lambda function: model
+    raise SystemExit(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+
+
+def steps_to_minimum(estimator, function, seed: int, repeat: bool) -> int:
+    """Return the evaluations up to the global minimum, the first one included."""
+    limit = 5 * len(GRID) if repeat else len(GRID)
+    found = thompson_minimize(
+        estimator,
+        function,
+        candidates=GRID,
+        n_iter=limit - 1,
+        stop_at=function.values.min(),
+        repeat=repeat,
+        random_state=seed,
+    )
+    return found.n_evaluations
+
+
+def ratio(steps: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Return the ratio of means and its standard error by the jackknife."""
+    n = len(steps)
+    kept = ~np.eye(n, dtype=bool)
+    left_out = np.array([steps[k].mean() / reference[k].mean() for k in kept])
+    error = np.sqrt((n - 1) * left_out.var())
+    return steps.mean() / reference.mean(), error
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=MODELS[:-1])
+    parser.add_argument("--functions", type=int, default=100)
+    parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--steps", type=int, default=10_000, help="of meta-training")
+    parser.add_argument("--variant", default="anp", help="of the neural process")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    limit_threads_of_children()
+    functions = [Function(seed) for seed in range(arguments.functions)]
+    names = list(dict.fromkeys(["random", *arguments.models]))
+    steps, seconds = {}, {}
+    with one_thread(), warnings.catch_warnings():
+        # A fitted process at the edge of its bounds says so at every step.
+        warnings.simplefilter("ignore")
+        for name in names:
+            make = build(name, arguments)
+            started = time.process_time()
+            steps[name] = np.array(
+                [
+                    steps_to_minimum(make(f), f, seed, arguments.repeat)
+                    for seed, f in enumerate(functions)
+                ]
+            )
+            seconds[name] = time.process_time() - started
+            print(f"{name}: {steps[name].mean():.1f} steps", flush=True)
+    write(arguments, steps, seconds)
+
+
+def write(arguments, steps: dict, seconds: dict) -> None:
+    """Write the table, and the steps of every function."""
+    lines = []
+    for name, taken in steps.items():
+        share, error = ratio(taken, steps["random"])
+        against = "-"
+        if "true GP" in steps:
+            value, spread = ratio(taken, steps["true GP"])
+            against = f"{value:.2f} ± {spread:.2f}"
+        lines.append(
+            [
+                name,
+                f"{taken.mean():.1f}",
+                f"{np.median(taken):.0f}",
+                f"{share:.3f} ± {error:.3f}",
+                against,
+                f"{1000 * seconds[name] / taken.sum():.1f}",
+            ]
+        )
+    header = [
+        "model",
+        "mean steps",
+        "median",
+        "of random's",
+        "of the true GP's",
+        "CPU-ms a step",
+    ]
+    again = "may be" if arguments.repeat else "are not"
+    text = (
+        "# Steps to the global minimum\n\n"
+        f"{arguments.functions} functions of one variable on {len(GRID)} points; "
+        f"points {again} evaluated again. Standard errors by the jackknife over "
+        "functions. Published (arXiv 1807.01622, table 1): Gaussian process 0.14 of "
+        "random search, neural process 0.26.\n\n"
+        f"{markdown(header, lines)}\n\n{library_versions()}\n"
+    )
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    name = "bayesian_optimization" + ("_repeat" if arguments.repeat else "")
+    (arguments.results / f"{name}.md").write_text(text)
+    with (arguments.results / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["function", *steps])
+        for row, taken in enumerate(zip(*steps.values(), strict=True)):
+            writer.writerow([row, *(int(count) for count in taken)])
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Regret of agents on the wheel bandit.
+
+The wheel of Riquelme et al. 2018 (arXiv 1802.09127), 2 000 rounds, every trial with
+contexts of its own. Regret is given in per cent of the expected regret of chance;
+simple regret is that of the last 500 rounds. ``exact`` is Thompson sampling by an agent
+that knows all but delta; the neural process (``NP``) learned from other wheels, with
+delta uniform on (0, 1), in this run.
+
+    python benchmarks/wheel_bandit.py
+    python benchmarks/wheel_bandit.py --agents exact NP --trials 5
+
+Writes ``benchmarks/results/wheel_bandit.md`` and ``.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+
+from _measure import library_versions, limit_threads_of_children, one_thread
+from _table import markdown
+from skfunc.datasets import WheelBandit
+from skfunc.decision import (
+    EstimatorAgent,
+    LinearThompsonAgent,
+    UniformAgent,
+    WheelThompsonAgent,
+    run_bandit,
+)
+
+RESULTS = Path(__file__).parent / "results"
+DELTAS = (0.5, 0.7, 0.9, 0.95, 0.99)
+AGENTS = ("uniform", "linear", "exact", "NP")
+PUBLISHED = [
+    ["NP, 80 000 rounds (1807.01622)", "1.60", "1.75", "3.37", "5.79", "22.15"],
+    ["NeuralLinear, 80 000 rounds", "0.95", "1.60", "4.65", "9.56", "49.63"],
+    ["ABML, 2 000 rounds", "1.36", "1.59", "3.51", "7.21", "35.04"],
+]
+WHEELS, ROWS = 64, 562
+
+
+def wheel_tasks(random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return rows of contexts and arms, with rewards, of 64 wheels."""
+    rng = np.random.default_rng(random_state)
+    tasks = []
+    for _ in range(WHEELS):
+        sample = WheelBandit(rng.uniform()).sample(ROWS, rng)
+        arms = rng.integers(5, size=ROWS)
+        X = np.hstack([sample.contexts, np.eye(5)[arms]])
+        tasks.append((X, sample.rewards[np.arange(ROWS), arms]))
+    return tasks
+
+
+def neural_process_agent(steps: int, variant: str) -> EstimatorAgent:
+    """Return an agent whose prior was learned from wheels."""
+    from skfunc import NeuralProcessMetaLearner, NeuralProcessRegressor
+
+    started = time.process_time()
+    learner = NeuralProcessMetaLearner(
+        variant=variant,
+        context_size=(5, 512),
+        target_size=50,
+        max_iter=steps,
+        random_state=0,
+    ).fit(wheel_tasks(0))
+    print(f"prior learned in {time.process_time() - started:.0f} CPU-s", flush=True)
+    model = NeuralProcessRegressor(prior=learner.prior_, random_state=0)
+    return EstimatorAgent(model, shared=True, incremental=True)
+
+
+def build(name: str, arguments):
+    if name == "uniform":
+        return UniformAgent()
+    if name == "linear":
+        return LinearThompsonAgent()
+    if name == "exact":
+        return WheelThompsonAgent()
+    if name == "NP":
+        return neural_process_agent(arguments.steps, arguments.variant)
+    raise SystemExit(f"unknown agent {name!r}; there are {', '.join(AGENTS)}")
+
+
+def play(agent, delta: float, trial: int, n_rounds: int) -> tuple[float, float, float]:
+    """Return regret and simple regret in per cent of chance's, and CPU-seconds."""
+    wheel = WheelBandit(delta)
+    started = time.process_time()
+    result = run_bandit(agent, wheel, n_rounds, random_state=trial)
+    seconds = time.process_time() - started
+    per_cent = 100 / wheel.uniform_regret
+    simple = result.simple_regret(min(500, n_rounds))
+    return per_cent * result.regrets.mean(), per_cent * simple, seconds
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--agents", nargs="+", default=AGENTS[:-1])
+    parser.add_argument("--deltas", nargs="+", type=float, default=DELTAS)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=10_000, help="of meta-training")
+    parser.add_argument("--variant", default="anp", help="of the neural process")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    limit_threads_of_children()
+    rows = []
+    with one_thread():
+        for name in arguments.agents:
+            agent = build(name, arguments)
+            for delta in arguments.deltas:
+                for trial in range(arguments.trials):
+                    figures = play(agent, delta, trial, arguments.rounds)
+                    rows.append((name, delta, trial, *figures))
+                mean = np.mean([r[3] for r in rows[-arguments.trials :]])
+                print(f"{name}, delta {delta}: {mean:.2f} %", flush=True)
+    write(arguments, rows)
+
+
+def write(arguments, rows: list[tuple]) -> None:
+    """Write the tables, and a row for every trial."""
+    header = ["agent", *(f"delta {delta:g}" for delta in arguments.deltas)]
+    tables = []
+    for column in (3, 4):
+        lines = []
+        for name in arguments.agents:
+            line = [name]
+            for delta in arguments.deltas:
+                of_cell = [r[column] for r in rows if r[:2] == (name, delta)]
+                error = np.std(of_cell, ddof=1) / np.sqrt(len(of_cell))
+                line.append(f"{np.mean(of_cell):.2f} ± {error:.2f}")
+            if column == 3:
+                of_agent = [r[5] for r in rows if r[0] == name]
+                each = 1000 * np.mean(of_agent) / arguments.rounds
+                line.append(f"{each:.2f}")
+            lines.append(line)
+        if column == 3 and tuple(arguments.deltas) == DELTAS:
+            lines += [[*line, ""] for line in PUBLISHED]
+        tables.append(
+            markdown([*header, "CPU-ms a round"] if column == 3 else header, lines)
+        )
+    text = (
+        "# Wheel bandit\n\n"
+        f"Regret in per cent of that of chance, {arguments.rounds} rounds; means and "
+        f"standard errors of {arguments.trials} trials, each with its own contexts. "
+        "The last lines are published figures.\n\n"
+        f"{tables[0]}\n\nSimple regret, of the last {min(500, arguments.rounds)} "
+        f"rounds:\n\n{tables[1]}\n\n{library_versions()}\n"
+    )
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / "wheel_bandit.md").write_text(text)
+    with (arguments.results / "wheel_bandit.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["agent", "delta", "trial", "regret", "simple", "cpu_s"])
+        for name, delta, trial, *figures in rows:
+            writer.writerow([name, delta, trial, *(f"{x:.4g}" for x in figures)])
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
