@@ -13,12 +13,17 @@ _PUBLIC = {
     "FiniteEnsemble": "skfunc.infinite_width",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
+    "NeuralProcessClassifier": "skfunc.neural_process",
+    "NeuralProcessMetaLearner": "skfunc.neural_process",
+    "NeuralProcessPrior": "skfunc.neural_process",
+    "NeuralProcessRegressor": "skfunc.neural_process",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
     "load": "skfunc.persistence",
 }
 _MODULES = (
     "datasets",
+    "decision",
     "infinite_width",
     "metrics",
     "ode",
@@ -31,10 +36,15 @@ __all__ = [
     "FiniteEnsemble",
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
+    "NeuralProcessClassifier",
+    "NeuralProcessMetaLearner",
+    "NeuralProcessPrior",
+    "NeuralProcessRegressor",
     "ODENetClassifier",
     "ODENetRegressor",
     "__version__",
     "datasets",
+    "decision",
     "infinite_width",
     "load",
     "metrics",
@@ -47,6 +57,7 @@ __all__ = [
 if TYPE_CHECKING:
     from skfunc import (
         datasets,
+        decision,
         infinite_width,
         metrics,
         ode,
@@ -55,6 +66,12 @@ if TYPE_CHECKING:
         solvers,
     )
     from skfunc.infinite_width import FiniteEnsemble, InfiniteWidthRegressor
+    from skfunc.neural_process import (
+        NeuralProcessClassifier,
+        NeuralProcessMetaLearner,
+        NeuralProcessPrior,
+        NeuralProcessRegressor,
+    )
     from skfunc.ode import ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load
 

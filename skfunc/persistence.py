@@ -33,6 +33,9 @@ ESTIMATORS = {
     "FiniteEnsemble": "skfunc.infinite_width",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
+    "NeuralProcessClassifier": "skfunc.neural_process",
+    "NeuralProcessMetaLearner": "skfunc.neural_process",
+    "NeuralProcessRegressor": "skfunc.neural_process",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
 }

@@ -1,7 +1,15 @@
 """Neural processes: distributions over functions, learned from tasks."""
 
 from skfunc.neural_process import priors
+from skfunc.neural_process._classifier import NeuralProcessClassifier
 from skfunc.neural_process._meta_learner import NeuralProcessMetaLearner
 from skfunc.neural_process._prior import NeuralProcessPrior
+from skfunc.neural_process._regressor import NeuralProcessRegressor
 
-__all__ = ["NeuralProcessMetaLearner", "NeuralProcessPrior", "priors"]
+__all__ = [
+    "NeuralProcessClassifier",
+    "NeuralProcessMetaLearner",
+    "NeuralProcessPrior",
+    "NeuralProcessRegressor",
+    "priors",
+]

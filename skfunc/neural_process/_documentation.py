@@ -34,3 +34,38 @@ TRAINING_PARAMETERS = """batch_size : int, default=16
         Initial weights and all that is drawn in training.
     device : str or torch.device, default="auto"
         Where to train; "auto" is CUDA where there is one."""
+
+ESTIMATOR_PARAMETERS = (
+    """prior : "self", NeuralProcessPrior or path, default="self"
+        What is known of functions before the data: learned from the data set itself,
+        or the `prior_` of a `NeuralProcessMetaLearner`, or the file of a saved one. A
+        given prior makes the parameters of network and training idle.
+    """
+    + NETWORK_PARAMETERS.replace(
+        "n_layers : int, default=4", "n_layers : int, default=2"
+    ).replace("default=1e-3\n        Floor", "default=1e-2\n        Floor")
+    + """
+    max_iter : int or "auto", default="auto"
+        Steps of training at most; "auto" is the number of rows, from 60 to 600. Rows
+        kept out, a fifth, choose the best.
+    """
+    + TRAINING_PARAMETERS.replace("default=16", "default=8").replace(
+        "verbose :",
+        """n_draws : int, default=16
+        Draws of the latent that a prediction is made of.
+    verbose :""",
+    )
+)
+
+ESTIMATOR_ATTRIBUTES = """prior_ : NeuralProcessPrior
+        The prior.
+    X_context_ : ndarray of shape (n_samples, n_features)
+        The rows that predictions are conditioned on, standardized.
+    y_context_ : ndarray of shape (n_samples, n_targets)
+        Their targets, standardized; indicators of classes.
+    normals_ : ndarray of shape (n_draws, latent_size)
+        Draws of the latent, the same for all rows.
+    loss_curve_ : list of float
+        Minus the objective of every step; with ``prior="self"`` alone.
+    n_iter_ : int
+        Steps taken; with ``prior="self"`` alone."""

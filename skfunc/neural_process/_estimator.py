@@ -1,0 +1,323 @@
+"""What the regressor and the classifier share: a prior, conditioned on a context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from skfunc._members import weighted_moments
+from skfunc._validation import check_integer, check_shape
+from skfunc.base import FunctionEstimator
+from skfunc.neural_process._parameters import (
+    check_training_parameters,
+    meta_training,
+)
+from skfunc.neural_process._prior import NeuralProcessPrior
+from skfunc.neural_process._tasks import TaskRows
+from skfunc.nn import NeuralProcess, TaskBatch, conditional_log_likelihood
+from skfunc.training import resolve_device, thread_limits
+
+Array = NDArray[np.float64]
+
+# Training on one data set: most points of a context and of its targets, the share of
+# the rows that judge it, the fewest rows to keep some out, and judgements to wait.
+_CONTEXT_ROWS, _TARGET_ROWS = 128, 64
+_JUDGE_SHARE, _FEWEST_TO_SPLIT, _PATIENCE = 0.2, 10, 6
+# Steps of "auto": as many as rows, within these bounds.
+_FEWEST_STEPS, _MOST_STEPS = 60, 600
+# Numbers that a chunk of targets takes against the context.
+_CHUNK_NUMBERS = 2**20
+
+
+class _Runtime:
+    """What is computed on demand, never stored: the encoded context."""
+
+    def __init__(self) -> None:
+        self.state: Any = None
+
+
+class BaseNeuralProcess(FunctionEstimator):
+    """Base of the estimators: a prior, its context, and predictions given it."""
+
+    _likelihood = "gaussian"
+    _runtime: _Runtime
+
+    def __init__(
+        self,
+        prior: Any = "self",
+        *,
+        variant: str = "tnp",
+        hidden_size: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        latent_size: int | None = None,
+        n_inducing: int = 32,
+        min_std: float = 1e-2,
+        objective: str = "auto",
+        max_iter: int | str = "auto",
+        batch_size: int = 8,
+        learning_rate_init: float = 1e-3,
+        alpha: float = 0.0,
+        n_draws: int = 16,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        self.prior = prior
+        self.variant = variant
+        self.hidden_size = hidden_size
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.latent_size = latent_size
+        self.n_inducing = n_inducing
+        self.min_std = min_std
+        self.objective = objective
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.alpha = alpha
+        self.n_draws = n_draws
+        self.verbose = verbose
+        self.random_state = random_state
+        self.device = device
+
+    def _check_parameters(self, n_features: int) -> None:
+        check_training_parameters(self, n_features)
+        check_integer("n_draws", self.n_draws)
+        if self.max_iter != "auto":
+            check_integer("max_iter", self.max_iter)
+        if not isinstance(self.prior, (NeuralProcessPrior, str, Path)):
+            raise ValueError(
+                f"prior={self.prior!r} is unknown; use 'self', a NeuralProcessPrior, "
+                "or the path of a saved one"
+            )
+
+    def _fit_context(self, X: Array, targets: Array) -> None:
+        """Take or learn the prior, and condition it on the rows."""
+        random_state = check_random_state(self.random_state)
+        seed = int(random_state.randint(2**31 - 1))
+        if isinstance(self.prior, str) and self.prior == "self":
+            self.prior_ = self._learn(X, targets, seed)
+        else:
+            self.prior_ = self._given_prior(X.shape[1], targets.shape[1])
+        draws = np.random.RandomState(seed)
+        size = self.prior_.network().is_latent and self._latent_size()
+        self.normals_ = draws.standard_normal((self.n_draws, int(size or 1)))
+        self.X_context_, self.y_context_ = self._standardized(X, targets)
+        self._runtime = _Runtime()
+
+    def _latent_size(self) -> int:
+        """Return the width of the prior's latent."""
+        prior = self.prior_
+        nothing = torch.zeros(1, 0, 1, dtype=torch.float64)
+        latent = prior.network().infer(
+            nothing.expand(1, 0, prior.n_features),
+            nothing.expand(1, 0, prior.n_targets),
+            torch.zeros(1, 0, dtype=torch.bool),
+        )
+        return latent.mean.shape[1]
+
+    def _given_prior(self, n_features: int, n_targets: int) -> NeuralProcessPrior:
+        prior = self.prior
+        if not isinstance(prior, NeuralProcessPrior):
+            from skfunc.persistence import load
+
+            prior = load(prior)
+            if not isinstance(prior, NeuralProcessPrior):
+                raise ValueError(f"prior={self.prior!r} holds no NeuralProcessPrior")
+        if prior.likelihood != self._likelihood:
+            raise ValueError(
+                f"the prior predicts with likelihood={prior.likelihood!r}; "
+                f"{type(self).__name__} needs {self._likelihood!r}"
+            )
+        for name, given, known in (
+            ("columns of X", n_features, prior.n_features),
+            ("targets", n_targets, prior.n_targets),
+        ):
+            if given != known:
+                raise ValueError(
+                    f"the prior was learned from tasks of {known} {name}; got {given}"
+                )
+        return prior
+
+    def _learn(self, X: Array, targets: Array, seed: int) -> NeuralProcessPrior:
+        """Learn from random contexts and targets of the one data set."""
+        ones = np.ones(len(X))
+        x_mean, x_scale = weighted_moments(X, ones)
+        y_mean, y_scale = weighted_moments(targets, ones)
+        if self._likelihood == "categorical":
+            y_mean, y_scale = np.zeros_like(y_mean), np.ones_like(y_scale)
+        rows, values = (X - x_mean) / x_scale, (targets - y_mean) / y_scale
+        generator = np.random.default_rng(seed)
+        judged: list[int] = []
+        if len(rows) >= _FEWEST_TO_SPLIT:
+            judged = generator.permutation(len(rows))[
+                : max(int(_JUDGE_SHARE * len(rows)), 2)
+            ].tolist()
+        kept = np.setdiff1d(np.arange(len(rows)), judged)
+        steps = self.max_iter
+        if steps == "auto":
+            steps = int(np.clip(len(rows), _FEWEST_STEPS, _MOST_STEPS))
+        if len(kept) < 2:
+            # One row has no target besides itself.
+            kept = np.repeat(kept, 2)
+        source = TaskRows(
+            [(rows[kept], values[kept])],
+            (1, min(_CONTEXT_ROWS, max(len(kept) - 1, 1))),
+            _TARGET_ROWS,
+        )
+        device = resolve_device(self.device)
+        training = meta_training(
+            self, self._likelihood, int(steps), (float(rows.min()), float(rows.max()))
+        )
+        with thread_limits(small=True):
+            prior = training.run(
+                source.draw,
+                n_features=rows.shape[1],
+                n_targets=values.shape[1],
+                moments={
+                    "x_mean": x_mean,
+                    "x_scale": x_scale,
+                    "y_mean": y_mean,
+                    "y_scale": y_scale,
+                },
+                seed=seed,
+                device=device,
+                judge=self._judge(rows, values, kept, judged, device),
+                judge_every=max(int(steps) // 20, 10),
+                patience=_PATIENCE,
+                on_step=self._report if self.verbose else None,
+            )
+        self.loss_curve_ = training.losses
+        self.n_iter_ = len(training.losses)
+        return prior
+
+    def _report(self, step: int, loss: float) -> bool:
+        if step % 100 == 0:
+            print(f"step {step}: loss {loss:.4f}")
+        return False
+
+    def _judge(
+        self,
+        rows: Array,
+        values: Array,
+        kept: NDArray[np.intp],
+        judged: list[int],
+        device: torch.device,
+    ):
+        """Return the loss of the rows kept out, given the others; None if none are."""
+        if not judged:
+            return None
+        from skfunc.neural_process._prior import build_likelihood
+
+        likelihood = build_likelihood(self._likelihood, float(self.min_std))
+
+        def tensor(array: Array) -> Tensor:
+            return torch.as_tensor(array[None], dtype=torch.float32, device=device)
+
+        batch = TaskBatch.without_padding(
+            tensor(rows[kept]),
+            tensor(values[kept]),
+            tensor(rows[judged]),
+            tensor(values[judged]),
+        )
+
+        def loss(network: NeuralProcess) -> float:
+            return -float(conditional_log_likelihood(network, likelihood, batch))
+
+        return loss
+
+    def _standardized(self, X: Array, targets: Array) -> tuple[Array, Array]:
+        prior = self.prior_
+        return (
+            (X - prior.moments("x_mean")) / prior.moments("x_scale"),
+            (targets - prior.moments("y_mean")) / prior.moments("y_scale"),
+        )
+
+    def _state(self) -> Any:
+        """Return the encoded context, computed once."""
+        if self._runtime.state is None:
+            with torch.no_grad(), thread_limits(small=True):
+                self._runtime.state = self.prior_.network().encode(
+                    *context_tensors(self.X_context_, self.y_context_)
+                )
+        return self._runtime.state
+
+    def _raw(self, X: Array) -> Tensor:
+        """Return raw outputs for standardized rows, (draws, n, n_raw)."""
+        network, state = self.prior_.network(), self._state()
+        z = None
+        if network.is_latent:
+            latent = network.posterior(state)
+            z = latent.mean + latent.std * torch.as_tensor(self.normals_)[:, None]
+        parts = []
+        with torch.no_grad(), thread_limits(small=True):
+            for rows in self._chunks(len(X)):
+                raw = network.decode(state, torch.as_tensor(X[rows][None]), z=z)
+                parts.append(raw[:, 0] if network.is_latent else raw)
+        return torch.cat(parts, dim=1)
+
+    def _chunks(self, n_rows: int) -> Iterator[slice]:
+        step = max(1, _CHUNK_NUMBERS // (len(self.X_context_) + 64))
+        for start in range(0, max(n_rows, 1), step):
+            yield slice(start, start + step)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is computed on demand."""
+        state = dict(super().__getstate__())
+        state.pop("_runtime", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().__setstate__(state)
+        if hasattr(self, "prior_"):
+            self._runtime = _Runtime()
+
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        return (
+            "n_features_in_",
+            "feature_names_in_",
+            "prior_",
+            "normals_",
+            "X_context_",
+            "y_context_",
+            "loss_curve_",
+            "n_iter_",
+        )
+
+    def _check_fitted_state(self) -> None:
+        """Raise ValueError if loaded attributes do not make a fitted estimator."""
+        n_features = check_integer("n_features_in_", self.n_features_in_)
+        self._check_parameters(n_features)
+        if not isinstance(self.prior_, NeuralProcessPrior):
+            raise ValueError("prior_ is no NeuralProcessPrior")
+        prior, n_rows = self.prior_, len(self.X_context_)
+        if prior.likelihood != self._likelihood:
+            raise ValueError(f"prior_ predicts with likelihood={prior.likelihood!r}")
+        check_shape("X_context_", self.X_context_, (n_rows, prior.n_features))
+        check_shape("y_context_", self.y_context_, (n_rows, prior.n_targets))
+        size = self._latent_size() if prior.network().is_latent else 1
+        check_shape("normals_", self.normals_, (self.n_draws, size))
+
+
+def context_tensors(X: Array, y: Array) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a context as one task's tensors."""
+    return (
+        torch.as_tensor(X[None]),
+        torch.as_tensor(y[None]),
+        torch.ones(1, len(X), dtype=torch.bool),
+    )
+
+
+def seeded(random_state: np.random.RandomState) -> torch.Generator:
+    """Return torch's generator that follows from a RandomState."""
+    return torch.Generator().manual_seed(int(random_state.randint(2**31 - 1)))
