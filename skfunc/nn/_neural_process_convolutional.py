@@ -129,7 +129,7 @@ class ConvolutionalNeuralProcess(NeuralProcess):
     multiple of what the U-Net halves to. So a prediction depends on no other target and
     on no other task. Moving context and target alike by a multiple of the coarsest
     spacing moves the prediction, as long as the network's view stays within the grid.
-    A target outside of the grid reads its end.
+    A target outside of the grid reads its end; a context point far outside is not seen.
 
     Parameters
     ----------
