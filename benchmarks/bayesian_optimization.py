@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             seconds[name] = time.process_time() - started
             print(f"{name}: {steps[name].mean():.1f} steps", flush=True)
-    write(arguments, steps, seconds)
+            write(arguments, steps, seconds)
 
 
 def write(arguments, steps: dict, seconds: dict) -> None:
@@ -220,7 +220,7 @@ def write(arguments, steps: dict, seconds: dict) -> None:
         writer.writerow(["function", *steps])
         for row, taken in enumerate(zip(*steps.values(), strict=True)):
             writer.writerow([row, *(int(count) for count in taken)])
-    print(text)
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
