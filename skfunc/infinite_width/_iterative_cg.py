@@ -29,9 +29,15 @@ REPLACE_AFTER = {torch.float32: 1e-3, torch.float64: 1e-9}
 # A replacement that lowers the true residual by less than this has met its floor.
 STAGNATION = 0.5
 
+# Where the true residual is this many times the recursion's, or the recursion's has
+# grown this much, products in float32 have lost it: their error is that of the largest
+# eigenvalue, some n times the mean diagonal, which the ridge may be far below.
+LOST, GROWN = 2.0, 100.0
+
 # Blocks of n x k numbers that the iteration holds: targets, solution, residual and
-# its predecessor, preconditioned residual, direction, product and its scaled input.
-WORKING_BLOCKS = 8
+# its predecessor, preconditioned residual, direction, product and its scaled input; the
+# best solution and its residual.
+WORKING_BLOCKS = 10
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,7 @@ def conjugate_gradients(
     solution = torch.zeros_like(goal)
     truth = goal.norm(dim=0)
     active = torch.nonzero(truth > tol)[:, 0]
-    history = [truth.numpy(force=True)]
+    history = [truth.numpy(force=True).copy()]
     drop = REPLACE_AFTER.get(operator.dtype, 1e-3)
     peak_columns = len(truth)
     n_iter = 0
@@ -243,9 +249,12 @@ def conjugate_gradients(
     passed = _precondition(low_rank, residual, ridge)
     direction = passed.clone()
     energy = (residual * passed).sum(dim=0)
+    best, best_residual = solution.clone(), goal.clone()
+    wide = operator.dtype == torch.float64
     while len(active) and n_iter < max_iter:
         n_iter += 1
-        product = operator.product(direction).add_(direction, alpha=ridge)
+        product = operator.product(direction, exact=wide)
+        product.add_(direction, alpha=ridge)
         curvature = (direction * product).sum(dim=0)
         # Rounding of float32 entries may leave a direction without curvature.
         sound = (curvature > 0) & (energy > 0)
@@ -258,19 +267,37 @@ def conjugate_gradients(
         seen[active.numpy(force=True)] = norms.numpy(force=True)
         history.append(seen)
         going = sound
-        due = norms <= torch.clamp(drop * truth[active], min=tol)
+        restarted = torch.zeros_like(sound)
+        low = torch.clamp(drop * truth[active], min=tol)
+        due = norms <= low
+        if not wide:
+            due |= norms > GROWN * truth[active]
         if bool((due | ~sound).any()):
             exact = operator.product(solution[:, active], exact=True)
             exact.add_(solution[:, active], alpha=ridge)
             residual = goal[:, active] - exact
-            norms = residual.norm(dim=0)
+            claimed, norms = norms, residual.norm(dim=0)
             stuck = due & (norms > STAGNATION * truth[active])
+            lost = (due & (norms > LOST * claimed)) | stuck | ~sound
+            worse = norms > truth[active]
+            solution[:, active[worse]] = best[:, active[worse]]
+            residual[:, worse] = best_residual[:, active[worse]]
+            norms = torch.minimum(norms, truth[active])
+            best[:, active] = solution[:, active]
+            best_residual[:, active] = residual
             truth[active] = norms
-            going = sound & ~stuck & (norms > tol)
+            going = norms > tol
+            restarted = worse
+            if wide:
+                going &= sound & ~stuck
+            elif bool((lost & going).any()):
+                # The directions so far are not conjugate to those of better products.
+                wide, restarted = True, torch.ones_like(sound)
         passed = _precondition(low_rank, residual, ridge)
         # The flexible form of beta allows for a residual that was replaced.
         change = (passed * (residual - previous)).sum(dim=0)
         beta = (change / energy).clamp_(min=0.0)
+        beta[restarted] = 0.0
         energy = (residual * passed).sum(dim=0)
         direction = passed + beta * direction
         if not bool(going.all()):
@@ -279,7 +306,10 @@ def conjugate_gradients(
     if len(active):
         exact = operator.product(solution[:, active], exact=True)
         exact.add_(solution[:, active], alpha=ridge)
-        truth[active] = (goal[:, active] - exact).norm(dim=0)
+        norms = (goal[:, active] - exact).norm(dim=0)
+        worse = norms > truth[active]
+        solution[:, active[worse]] = best[:, active[worse]]
+        truth[active] = torch.minimum(norms, truth[active])
     residuals = truth.numpy(force=True)
     report = SolverReport(
         n_iter=n_iter,

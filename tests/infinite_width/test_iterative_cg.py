@@ -143,3 +143,36 @@ def test_bad_input_is_named(change, message):
     arguments = {"targets": y, "ridge": 0.1} | change
     with pytest.raises(ValueError, match=message):
         ConjugateGradientSolution(KernelOperator(NET, X), **arguments)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.2])
+def test_a_ridge_below_the_rounding_of_float32_products_is_solved_for(spread):
+    # Rows so alike that the largest eigenvalue is nearly n times the diagonal, and a
+    # tolerance beyond what products in float32 with it can show.
+    rng = np.random.default_rng(0)
+    X = 1 + spread * rng.normal(size=(600, 3))
+    y = X[:, 0] - X[:, 0].mean()
+    net = L.Serial(*[L.Dense(1.0, 1.0), L.Relu()] * 2, L.Dense(1.0, 1.0))
+    operator = KernelOperator(net, X, tile_rows=128)
+    ridge = 1e-4 * float(operator.diagonal().mean())
+    low_rank = pivoted_cholesky(operator, 3)
+    solution = ConjugateGradientSolution(operator, y, ridge, low_rank, tol=1e-6)
+    dense = np.asarray(operator.product(torch.eye(600, dtype=torch.float64)))
+    system = dense + ridge * np.eye(600)
+    residual = np.linalg.norm(system @ solution.alphas - y) / np.linalg.norm(y)
+    assert residual < 2e-6
+    assert solution.report.residuals.max() <= solution.report.history[0].max() == 1.0
+
+
+def test_exact_products_take_over_from_noisy_ones():
+    class Noisy(KernelOperator):
+        def product(self, V, *, exact=False):
+            product = super().product(V, exact=exact)
+            noise = torch.as_tensor(np.random.default_rng(1).normal(size=V.shape))
+            return product + (0 if exact else 0.2 * product.norm() * noise)
+
+    operator = Noisy(NET, np.random.default_rng(0).normal(size=(80, 3)))
+    solution = ConjugateGradientSolution(
+        operator, np.ones(80), 0.01 * float(operator.diagonal().mean()), tol=1e-5
+    )
+    assert solution.report.converged
