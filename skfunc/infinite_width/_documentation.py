@@ -83,7 +83,8 @@ activation_, depth_, weight_std_, bias_std_, linear_std_
     row_index_ : ndarray of shape (n_samples,)
         Position of every row of X among them, -1 for a row of weight zero.
     candidates_ : list of dict
-        What was compared, with scores in nats a row.
+        What was compared, by which criterion ("lml" or "loo") and with what score in
+        nats a row; the last two tell with and without relevance.
     X_mean_, X_scale_ : ndarray of shape (n_features,)
         Weighted moments that X is standardized by; one for a channel of images."""
 

@@ -19,6 +19,8 @@ SPENT = 1e-10
 # Rank as a multiple of the root of the number of rows: the factor's O(n rank^2) then
 # costs as much as RANK_PER_ROOT^2 products with one vector.
 RANK_PER_ROOT = 8
+# Up to so many rows the factor is the whole matrix, which costs next to nothing.
+SMALLEST_RANK = 500
 
 # Share of the memory that the factor, and the temporaries beside it, may take.
 SHARE_OF_MEMORY = 0.4
@@ -125,7 +127,7 @@ def default_rank(n: int, max_memory: int | None = None) -> int:
     int
         At least 1, at most n.
     """
-    rank = RANK_PER_ROOT * math.isqrt(max(n, 1))
+    rank = max(RANK_PER_ROOT * math.isqrt(max(n, 1)), SMALLEST_RANK)
     if max_memory is not None:
         rank = min(rank, int(SHARE_OF_MEMORY * max_memory / (8 * TEMPORARIES * n)))
     return max(min(rank, n), 1)

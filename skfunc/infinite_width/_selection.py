@@ -150,7 +150,7 @@ class Selection:
             best, score = self._maximize(scan, start, free, _SCAN_ITERATIONS)
             if self.criterion == "loo":
                 score = self._left_out_score(judged, best)
-            self._record(best, score)
+            self._record(best, score, str(self.criterion))
             found.append((score, best))
         chosen = max(found, key=lambda pair: pair[0])[1]
         if self.relevance and rows.X.shape[1] > 1:
@@ -243,8 +243,10 @@ class Selection:
             some, plain, free | {"relevance"}, _SEARCH_ITERATIONS
         )
         score = self._left_out_score(judged, scaled)
-        self._record(scaled, score)
-        if score > self._left_out_score(judged, plain):
+        without = self._left_out_score(judged, plain)
+        self._record(plain, without, "loo")
+        self._record(scaled, score, "loo")
+        if score > without:
             return scaled
         return plain
 
@@ -322,7 +324,7 @@ class Selection:
             position = int(np.argmax(scores))
             found = start.with_values(ridge=float(ridges[position]))
             score = float(scores[position] / rows.weight.sum())
-            self._record(found, score)
+            self._record(found, score, str(self.criterion))
             if score > best_score:
                 best, best_score = found, score
         return best
@@ -342,7 +344,7 @@ class Selection:
             raise ValueError(_OVERFLOW)
         return numbers, weighted_trace(numbers.diagonal(), rows.weight)
 
-    def _record(self, chosen: Hyperparameters, score: float) -> None:
+    def _record(self, chosen: Hyperparameters, score: float, criterion: str) -> None:
         self.candidates_.append(
             {
                 "activation": chosen.activation,
@@ -352,7 +354,8 @@ class Selection:
                 "linear_std": chosen.linear_std,
                 "alpha": chosen.ridge,
                 "relevance": chosen.relevance is not None,
-                "score": score,
+                "criterion": criterion,
+                "score": float(score),
             }
         )
 
