@@ -41,7 +41,7 @@ class Draws:
         """Return integers on low, ..., high, about uniform in their logarithm."""
         # Rounding down from high + 1 gives both ends their share; float32 may round
         # the exponential up to high + 1 itself.
-        return self.log_uniform(low, high + 1, *shape).long().clamp(low, high)
+        return self.log_uniform(float(low), high + 1.0, *shape).long().clamp(low, high)
 
     def choices(self, weights: Sequence[float], n: int) -> Tensor:
         """Return n positions, each with probability in proportion to its weight."""
