@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skfunc._shapes import Bool, Float
 from skfunc.nn._layers import Linear, activation_function, activation_gain
-from skfunc.nn._task_batch import TaskBatch
+from skfunc.nn._task_batch import TaskBatch, blank
 
 # Bounds of the latent's standard deviation, as in the code of Kim et al. 2019 (arXiv
 # 1901.05761): a floor keeps the divergence of posterior and prior finite.
@@ -90,9 +90,9 @@ class NeuralProcess(nn.Module, ABC):
         *,
         z: Float[Tensor, "samples tasks latent"] | None = None,
     ) -> Tensor:
-        """Predict the batch's targets from its context."""
+        """Predict the batch's targets from its context, padding taken for zeros."""
         state = self.encode(batch.context_x, batch.context_y, batch.context_mask)
-        return self.decode(state, batch.target_x, z=z)
+        return self.decode(state, blank(batch.target_x, batch.target_mask), z=z)
 
     def infer(
         self,

@@ -33,19 +33,25 @@ def _check_samples(n_samples: int) -> None:
         raise ValueError(f"n_samples must be at least 1; got {n_samples!r}")
 
 
-def _log_prob_of_targets(
+def _sum_log_prob(
+    likelihood: Likelihood, raw: Float[Tensor, "*batch raw"], batch: TaskBatch
+) -> Float[Tensor, "*samples tasks"]:
+    """Return log p(y_T | raw), summed over the targets that are there."""
+    # Padding is blanked before, not after: its gradient would be NaN times zero.
+    log_prob = likelihood.log_prob(raw, blank(batch.target_y, batch.target_mask))
+    return log_prob.masked_fill(~batch.target_mask, 0.0).sum(-1)
+
+
+def _log_prob_given_latent(
     network: NeuralProcess,
     likelihood: Likelihood,
     state: Any,
     batch: TaskBatch,
-    z: Float[Tensor, "samples tasks latent"] | None,
-) -> Float[Tensor, "*samples tasks"]:
-    """Return log p(y_T | x_T, state, z), summed over the targets that are there."""
-    # Padding is blanked before, not after: its gradient would be NaN times zero.
+    z: Float[Tensor, "samples tasks latent"],
+) -> Float[Tensor, "samples tasks"]:
+    """Return log p(y_T | x_T, state, z)."""
     x = blank(batch.target_x, batch.target_mask)
-    y = blank(batch.target_y, batch.target_mask)
-    log_prob = likelihood.log_prob(network.decode(state, x, z=z), y)
-    return log_prob.masked_fill(~batch.target_mask, 0.0).sum(-1)
+    return _sum_log_prob(likelihood, network.decode(state, x, z=z), batch)
 
 
 def conditional_log_likelihood(
@@ -76,8 +82,7 @@ def conditional_log_likelihood(
     Tensor of shape (B,)
         Log-likelihoods in nats.
     """
-    state = network.encode(batch.context_x, batch.context_y, batch.context_mask)
-    totals = _log_prob_of_targets(network, likelihood, state, batch, None)
+    totals = _sum_log_prob(likelihood, network(batch), batch)
     return divide_by_targets(totals, batch, per_target)
 
 
@@ -127,7 +132,7 @@ def evidence_lower_bound(
     prior = network.posterior(state)
     posterior = network.infer(*batch.joined())
     z = posterior.rsample(n_samples, generator)
-    expected = _log_prob_of_targets(network, likelihood, state, batch, z).mean(0)
+    expected = _log_prob_given_latent(network, likelihood, state, batch, z).mean(0)
     return divide_by_targets(expected - posterior.divergence(prior), batch, per_target)
 
 
@@ -187,7 +192,7 @@ def importance_weighted_log_likelihood(
     prior: DiagonalNormal = network.posterior(state)
     source = prior if proposal == "context" else network.infer(*batch.joined())
     z = source.rsample(n_samples, generator)
-    log_weights = _log_prob_of_targets(network, likelihood, state, batch, z)
+    log_weights = _log_prob_given_latent(network, likelihood, state, batch, z)
     if proposal != "context":
         log_weights = log_weights + prior.log_prob(z) - source.log_prob(z)
     totals = torch.logsumexp(log_weights, dim=0) - math.log(n_samples)

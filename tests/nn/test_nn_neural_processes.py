@@ -176,7 +176,14 @@ def test_the_state_serves_many_calls(name, network):
     first = network.decode(state, batch.target_x)
     network.decode(state, other.target_x)
     close(network.decode(state, batch.target_x), first, 0.0)
+    # In one call or by way of the state: the transformer takes another path.
     close(first, network(batch))
+
+
+def test_with_and_without_the_state_on_padded_tasks(name, network):
+    batch = TaskBatch.concatenate([make_batch(name, 4, 3), make_batch(name, 7, 5)])
+    state = network.encode(batch.context_x, batch.context_y, batch.context_mask)
+    close(network.decode(state, batch.target_x), network(batch))
 
 
 @pytest.mark.parametrize("garbage", [1e3, float("nan")])
