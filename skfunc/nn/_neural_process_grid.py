@@ -56,6 +56,35 @@ class DensityConv(nn.Module):
         return torch.cat([density, signal / (density + _SMALLEST_DENSITY)], dim=1)
 
 
+class SeparableConv2d(nn.Module):
+    """One kernel per channel, then a linear map over channels, as Gordon et al. 2020.
+
+    Chollet 2017, Xception (arXiv 1610.02357): about the kernel's area less work than a
+    full convolution.
+    """
+
+    def __init__(self, n_channels: int, kernel_size: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.padding = (kernel_size - 1) // 2
+        self.weight = nn.Parameter(torch.empty(n_channels, 1, kernel_size, kernel_size))
+        self.mix = Conv2d(n_channels, n_channels, 1, gain=gain)
+
+    def draw_parameters(self, generator: torch.Generator) -> None:
+        """Draw N(0, 1 / area)."""
+        with torch.no_grad():
+            self.weight.normal_(0.0, 1.0, generator=generator)
+            self.weight.div_(self.weight.shape[-1])
+
+    def forward(
+        self, x: Float[Tensor, "tasks channels height width"]
+    ) -> Float[Tensor, "tasks channels height width"]:
+        """Convolve."""
+        x = functional.conv2d(
+            x, self.weight, padding=self.padding, groups=len(self.weight)
+        )
+        return self.mix(x)
+
+
 class ConvolutionalGridNeuralProcess(NeuralProcess):
     """Convolutional neural process whose points are pixels of images of one size.
 
@@ -77,7 +106,7 @@ class ConvolutionalGridNeuralProcess(NeuralProcess):
     width : int, default=64
         Channels of the network.
     n_layers : int, default=6
-        Number of residual convolutions.
+        Number of residual convolutions, each separable.
     kernel_size : int, default=5
         Odd side of the residual convolutions' kernels.
     density_size : int, default=9
@@ -142,7 +171,7 @@ class ConvolutionalGridNeuralProcess(NeuralProcess):
         self.activation = activation_function(activation)
         gain = activation_gain(activation) / math.sqrt(n_layers)
         self.convs = nn.ModuleList(
-            Conv2d(width, width, kernel_size, gain=gain) for _ in range(n_layers)
+            SeparableConv2d(width, kernel_size, gain) for _ in range(n_layers)
         )
         self.head = MLP(width, n_raw, width=width, n_hidden=1, activation=activation)
 
