@@ -316,66 +316,81 @@ def cell(side: int, name: str, kind: str, n: int) -> dict[str, object]:
     }
 
 
-def report(rows: list[dict]) -> str:
-    """Return the table: a line for each network, kernel and resolution."""
-    lines = []
-    sizes = [n for n in SIZES if any(int(row["n_train"]) == n for row in rows)]
+def curves(rows: list[dict]) -> dict[tuple[int, str, str], dict[int, dict]]:
+    """Return the rows of every resolution, network and kernel by training images."""
+    found: dict[tuple[int, str, str], dict[int, dict]] = {}
     for side in SIDES:
         for name in PRESETS:
             for kind in KINDS:
-                found = {
+                curve = {
                     int(row["n_train"]): row
                     for row in rows
                     if row["dataset"] == f"cifar10, {side} x {side}"
                     and (row["model"], row["label"]) == (name, kind)
                 }
-                if not found:
-                    continue
-                last = found[max(found)]
-                lines.append(
-                    [
-                        f"{side} x {side}",
-                        name,
-                        kind.upper(),
-                        *(
-                            f"{100 * found[n]['accuracy']:.1f}" if n in found else ""
-                            for n in sizes
-                        ),
-                        f"{last['ece']:.3f}",
-                        f"{last['log_loss']:.3f}",
-                        f"{last['cpu_s']:.0f}",
-                    ]
-                )
+                if curve:
+                    found[side, name, kind] = curve
+    return found
+
+
+def report(rows: list[dict]) -> str:
+    """Return the table: a line for each network, kernel and resolution."""
+    found = curves(rows)
+    sizes = [n for n in SIZES if any(n in curve for curve in found.values())]
+    common = max(n for n in sizes if all(n in curve for curve in found.values()))
+    lines = []
+    for (side, name, kind), curve in found.items():
+        accuracies = (
+            f"{100 * curve[n]['accuracy']:.1f}" if n in curve else "" for n in sizes
+        )
+        figures = curve[common]
+        lines.append(
+            [
+                f"{side} x {side}",
+                name,
+                kind.upper(),
+                *accuracies,
+                f"{figures['ece']:.3f}",
+                f"{figures['log_loss']:.3f}",
+                f"{figures['cpu_s']:.0f}",
+            ]
+        )
     header = ["images", "network", "kernel", *(f"n = {n}" for n in sizes)]
-    return markdown([*header, "ECE", "log-loss", "CPU-s"], lines)
+    last = [f"{what}, {common}" for what in ("ECE", "log-loss", "CPU-s")]
+    return markdown([*header, *last], lines)
 
 
 def draw(rows: list[dict], path: Path) -> None:
     """Draw accuracy and calibration against the number of training images."""
     figure, axes = plt.subplots(
-        2, 2, figsize=(8, 5.6), sharex=True, sharey="row", layout="constrained"
+        2, 2, figsize=(8, 6.4), sharex=True, sharey="row", layout="constrained"
     )
+    sizes = set()
+    for (side, name, kind), curve in curves(rows).items():
+        n = sorted(curve)
+        sizes.update(n)
+        style = "o-" if side == SIDES[0] else "s:"
+        label = f"{name}, {side} x {side}"
+        column = KINDS.index(kind)
+        for row, values in enumerate(
+            (
+                [100 * curve[size]["accuracy"] for size in n],
+                [curve[size]["ece"] for size in n],
+            )
+        ):
+            axes[row, column].semilogx(
+                n, values, style, color=COLORS[name], label=label
+            )
     for column, kind in enumerate(KINDS):
-        for side, style in zip(SIDES, ("o-", "s:"), strict=True):
-            for name, color in COLORS.items():
-                found = sorted(
-                    (row["n_train"], 100 * row["accuracy"], row["ece"])
-                    for row in rows
-                    if row["dataset"] == f"cifar10, {side} x {side}"
-                    and (row["model"], row["label"]) == (name, kind)
-                )
-                if not found:
-                    continue
-                n, accuracy, ece = zip(*found, strict=True)
-                label = f"{name}, {side} x {side}"
-                axes[0, column].semilogx(n, accuracy, style, color=color, label=label)
-                axes[1, column].semilogx(n, ece, style, color=color, label=label)
         axes[0, column].set_title(TITLES[kind])
         axes[1, column].set_xlabel("training images")
+        axes[1, column].set_xticks(sorted(sizes), map(str, sorted(sizes)))
+        axes[1, column].minorticks_off()
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[1, 0].set_ylabel("expected calibration error")
     axes[1, 0].set_ylim(bottom=0)
-    axes[0, 0].legend(fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -398,8 +413,9 @@ def main() -> None:
             f"{TEST_IMAGES} test images by the number n of training images, each set "
             "in the next; calibration error, log-loss and CPU-seconds (one thread; "
             "both kernels of training and test images, fit, prediction) at the largest "
-            f"n of the line. ReLU, weight_std {WEIGHT_STD:.3g}, bias_std {BIAS_STD:g}, "
-            "3 x 3 convolutions; ridge and link by rows left out; kernels in float32 "
+            f"n of all lines. ReLU, weight_std {WEIGHT_STD:.3g}, bias_std "
+            f"{BIAS_STD:g}, 3 x 3 convolutions; ridge and link by rows left out; "
+            "kernels in float32 "
             f"(those in float64 change probabilities by up to {gap:.0e}, by 200 images "
             "without pooling). Images of 8 x 8 are averages of the 32 x 32. Standard "
             "error of an "
