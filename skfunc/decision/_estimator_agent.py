@@ -141,7 +141,8 @@ class EstimatorAgent(BanditAgent):
         else:
             row = context[None]
             values = np.array([self._values(model, row)[0] for model in self._models])
-        return int(np.argmax(values))
+        # Models of few rows predict alike; the first arm must not win by its place.
+        return int(self._rng.choice(np.flatnonzero(values == values.max())))
 
     def update(self, context: NDArray[np.float64], arm: int, reward: float) -> None:
         """Keep the row; the next choice may fit to it.

@@ -113,6 +113,16 @@ def test_incremental_gives_new_rows_only():
     assert np.array_equal(seen, result.rewards[:11])
 
 
+def test_ties_are_broken_at_random():
+    agent = EstimatorAgent(KNeighborsRegressor(1), n_initial_pulls=1)
+    agent.start(3, 1, np.random.RandomState(0))
+    context = np.zeros(1)
+    for arm in range(3):
+        agent.update(context, arm, 0.0)
+    arms = [agent.choose(context) for _ in range(300)]
+    assert min(np.bincount(arms, minlength=3)) > 70
+
+
 def test_bootstraps_differ():
     agent = EstimatorAgent(KNeighborsRegressor(1), n_bootstraps=4)
     run_bandit(agent, TwoLines(), 60, random_state=0)
