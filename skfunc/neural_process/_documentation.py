@@ -42,14 +42,19 @@ ESTIMATOR_PARAMETERS = (
         given prior makes the parameters of network and training idle.
     """
     + NETWORK_PARAMETERS.replace(
-        "n_layers : int, default=4", "n_layers : int, default=2"
-    ).replace("default=1e-3\n        Floor", "default=1e-2\n        Floor")
+        "n_layers : int, default=4", "n_layers : int, default=3"
+    )
+    .replace('default="tnp"', 'default="cnp"')
+    .replace("hidden_size : int, default=64", "hidden_size : int, default=128")
+    .replace("default=1e-3\n        Floor", "default=1e-2\n        Floor")
     + """
     max_iter : int or "auto", default="auto"
-        Steps of training at most; "auto" is the number of rows, from 60 to 600. Rows
-        kept out, a fifth, choose the best.
+        Steps of training at most; "auto" is eight times the number of rows, from 60
+        to 800. Rows kept out, a fifth, choose the best.
     """
-    + TRAINING_PARAMETERS.replace("default=16", "default=8").replace(
+    + TRAINING_PARAMETERS.replace("default=16", "default=8")
+    .replace("default=1e-3", "default=3e-3")
+    .replace(
         "verbose :",
         """n_draws : int, default=16
         Draws of the latent that a prediction is made of.
@@ -63,6 +68,8 @@ ESTIMATOR_ATTRIBUTES = """prior_ : NeuralProcessPrior
         The rows that predictions are conditioned on, standardized.
     y_context_ : ndarray of shape (n_samples, n_targets)
         Their targets, standardized; indicators of classes.
+    std_scale_ : ndarray of shape (n_targets,)
+        Factor on standard deviations, from rows kept out with ``prior="self"``.
     normals_ : ndarray of shape (n_draws, latent_size)
         Draws of the latent, the same for all rows.
     loss_curve_ : list of float

@@ -30,8 +30,10 @@ Array = NDArray[np.float64]
 # the rows that judge it, the fewest rows to keep some out, and judgements to wait.
 _CONTEXT_ROWS, _TARGET_ROWS = 128, 64
 _JUDGE_SHARE, _FEWEST_TO_SPLIT, _PATIENCE = 0.2, 10, 6
-# Steps of "auto": as many as rows, within these bounds.
-_FEWEST_STEPS, _MOST_STEPS = 60, 600
+# Steps of "auto": so many times the rows, within these bounds.
+_STEPS_PER_ROW, _FEWEST_STEPS, _MOST_STEPS = 8, 60, 800
+# Rows as sure as the network that its own standard deviation is right.
+_PRIOR_ROWS = 10
 # Numbers that a chunk of targets takes against the context.
 _CHUNK_NUMBERS = 2**20
 
@@ -53,9 +55,9 @@ class BaseNeuralProcess(FunctionEstimator):
         self,
         prior: Any = "self",
         *,
-        variant: str = "tnp",
-        hidden_size: int = 64,
-        n_layers: int = 2,
+        variant: str = "cnp",
+        hidden_size: int = 128,
+        n_layers: int = 3,
         n_heads: int = 4,
         latent_size: int | None = None,
         n_inducing: int = 32,
@@ -63,7 +65,7 @@ class BaseNeuralProcess(FunctionEstimator):
         objective: str = "auto",
         max_iter: int | str = "auto",
         batch_size: int = 8,
-        learning_rate_init: float = 1e-3,
+        learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         n_draws: int = 16,
         verbose: bool = False,
@@ -103,6 +105,7 @@ class BaseNeuralProcess(FunctionEstimator):
         """Take or learn the prior, and condition it on the rows."""
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(2**31 - 1))
+        self.std_scale_ = np.ones(targets.shape[1])
         if isinstance(self.prior, str) and self.prior == "self":
             self.prior_ = self._learn(X, targets, seed)
         else:
@@ -164,7 +167,8 @@ class BaseNeuralProcess(FunctionEstimator):
         kept = np.setdiff1d(np.arange(len(rows)), judged)
         steps = self.max_iter
         if steps == "auto":
-            steps = int(np.clip(len(rows), _FEWEST_STEPS, _MOST_STEPS))
+            wanted = _STEPS_PER_ROW * len(rows)
+            steps = int(np.clip(wanted, _FEWEST_STEPS, _MOST_STEPS))
         if len(kept) < 2:
             # One row has no target besides itself.
             kept = np.repeat(kept, 2)
@@ -197,6 +201,10 @@ class BaseNeuralProcess(FunctionEstimator):
             )
         self.loss_curve_ = training.losses
         self.n_iter_ = len(training.losses)
+        if judged and self._likelihood == "gaussian":
+            self.std_scale_ = _std_scale(
+                prior, rows[kept], values[kept], rows[judged], values[judged]
+            )
         return prior
 
     def _report(self, step: int, loss: float) -> bool:
@@ -288,6 +296,7 @@ class BaseNeuralProcess(FunctionEstimator):
             "feature_names_in_",
             "prior_",
             "normals_",
+            "std_scale_",
             "X_context_",
             "y_context_",
             "loss_curve_",
@@ -306,7 +315,27 @@ class BaseNeuralProcess(FunctionEstimator):
         check_shape("X_context_", self.X_context_, (n_rows, prior.n_features))
         check_shape("y_context_", self.y_context_, (n_rows, prior.n_targets))
         size = self._latent_size() if prior.network().is_latent else 1
+        check_shape("std_scale_", self.std_scale_, (prior.n_targets,))
         check_shape("normals_", self.normals_, (self.n_draws, size))
+
+
+def _std_scale(
+    prior: NeuralProcessPrior, X: Array, y: Array, X_out: Array, y_out: Array
+) -> Array:
+    """Return the factor on standard deviations that rows kept out ask for.
+
+    The root mean square of their standardized residuals, drawn to one as if some rows
+    more had been predicted with the stated deviation.
+    """
+    likelihood = prior.likelihood_module()
+    network = prior.network()
+    with torch.no_grad():
+        state = network.encode(*context_tensors(X, y))
+        raw = network.decode(state, torch.as_tensor(X_out[None]))[0]
+        mean, variance = likelihood.mean(raw).numpy(), likelihood.variance(raw).numpy()
+    squares = np.square(y_out - mean) / variance
+    total = squares.sum(axis=0) + _PRIOR_ROWS
+    return np.sqrt(total / (len(y_out) + _PRIOR_ROWS))
 
 
 def context_tensors(X: Array, y: Array) -> tuple[Tensor, Tensor, Tensor]:

@@ -164,6 +164,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         raw = self._raw(scaled)
         mean, std = (part.numpy() for part in likelihood.parameters_of(raw))
         mean, std = self._unscaled(mean), std * prior.moments("y_scale")
+        std = std * self.std_scale_
         squeeze = self.n_targets_ == 1
         if prior.network().is_latent:
             return GaussianMixture(mean, std, squeeze=squeeze)
