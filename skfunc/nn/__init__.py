@@ -35,6 +35,7 @@ from skfunc.nn._neural_process_grid import (
     pixel_coordinates,
 )
 from skfunc.nn._neural_process_inducing import InducingNeuralProcess
+from skfunc.nn._neural_process_kernel import KernelNeuralProcess
 from skfunc.nn._neural_process_latent import LatentNeuralProcess
 from skfunc.nn._neural_process_objectives import (
     conditional_log_likelihood,
@@ -51,6 +52,7 @@ NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
     "cnp": ConditionalNeuralProcess,
     "convcnp": ConvolutionalNeuralProcess,
     "convcnp_grid": ConvolutionalGridNeuralProcess,
+    "kernel": KernelNeuralProcess,
     "lbanp": InducingNeuralProcess,
     "np": LatentNeuralProcess,
     "tnp": TransformerNeuralProcess,
@@ -73,6 +75,7 @@ __all__ = [
     "GroupNorm",
     "InducingAttention",
     "InducingNeuralProcess",
+    "KernelNeuralProcess",
     "LatentNeuralProcess",
     "Likelihood",
     "Linear",

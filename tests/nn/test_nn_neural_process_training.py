@@ -26,6 +26,7 @@ OPTIONS = {
     "cnp": {"width": 32},
     "convcnp": {"width": 16, "points_per_unit": 8},
     "convcnp_grid": {"width": 16, "n_layers": 3, "image_size": (6, 6)},
+    "kernel": {"width": 16, "n_layers": 2},
     "lbanp": {"width": 32, "n_layers": 2, "n_inducing": 8},
     "np": {"width": 32},
     "tnp": {"width": 32, "n_layers": 2},
