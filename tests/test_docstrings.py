@@ -17,6 +17,7 @@ MODULES = (
     "skfunc.infinite_width",
     "skfunc.infinite_width.layers",
     "skfunc.metrics",
+    "skfunc.neural_process",
     "skfunc.neural_process.priors",
     "skfunc.ode",
     "skfunc.plotting",

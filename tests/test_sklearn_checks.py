@@ -13,6 +13,9 @@ ESTIMATORS = [
     skfunc.FiniteEnsemble(),
     skfunc.InfiniteWidthClassifier(),
     skfunc.InfiniteWidthRegressor(),
+    skfunc.NeuralProcessClassifier(max_iter=20),
+    skfunc.NeuralProcessMetaLearner(max_iter=5),
+    skfunc.NeuralProcessRegressor(max_iter=20),
     skfunc.ODENetClassifier(),
     skfunc.ODENetRegressor(),
 ]

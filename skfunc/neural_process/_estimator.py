@@ -107,9 +107,22 @@ class BaseNeuralProcess(FunctionEstimator):
         seed = int(random_state.randint(2**31 - 1))
         self.std_scale_ = np.ones(targets.shape[1])
         if isinstance(self.prior, str) and self.prior == "self":
-            self.prior_ = self._learn(X, targets, seed)
+            try:
+                prior = self._learn(X, targets, seed)
+            except KeyboardInterrupt as interrupt:
+                # Ctrl-C: fitted with what was learned, and raised again.
+                if hasattr(interrupt, "prior"):
+                    self._condition(interrupt.prior, X, targets, seed)
+                raise
         else:
-            self.prior_ = self._given_prior(X.shape[1], targets.shape[1])
+            prior = self._given_prior(X.shape[1], targets.shape[1])
+        self._condition(prior, X, targets, seed)
+
+    def _condition(
+        self, prior: NeuralProcessPrior, X: Array, targets: Array, seed: int
+    ) -> None:
+        """Make the rows the context of a prior, which is all that fitted means."""
+        self.prior_ = prior
         draws = np.random.RandomState(seed)
         size = self.prior_.network().is_latent and self._latent_size()
         self.normals_ = draws.standard_normal((self.n_draws, int(size or 1)))
@@ -181,26 +194,29 @@ class BaseNeuralProcess(FunctionEstimator):
         training = meta_training(
             self, self._likelihood, int(steps), (float(rows.min()), float(rows.max()))
         )
-        with thread_limits(small=True):
-            prior = training.run(
-                source.draw,
-                n_features=rows.shape[1],
-                n_targets=values.shape[1],
-                moments={
-                    "x_mean": x_mean,
-                    "x_scale": x_scale,
-                    "y_mean": y_mean,
-                    "y_scale": y_scale,
-                },
-                seed=seed,
-                device=device,
-                judge=self._judge(rows, values, kept, judged, device),
-                judge_every=max(int(steps) // 20, 10),
-                patience=_PATIENCE,
-                on_step=self._report if self.verbose else None,
-            )
-        self.loss_curve_ = training.losses
-        self.n_iter_ = len(training.losses)
+        moments = {
+            "x_mean": x_mean,
+            "x_scale": x_scale,
+            "y_mean": y_mean,
+            "y_scale": y_scale,
+        }
+        try:
+            with thread_limits(small=True):
+                prior = training.run(
+                    source.draw,
+                    n_features=rows.shape[1],
+                    n_targets=values.shape[1],
+                    moments=moments,
+                    seed=seed,
+                    device=device,
+                    judge=self._judge(rows, values, kept, judged, device),
+                    judge_every=max(int(steps) // 20, 10),
+                    patience=_PATIENCE,
+                    on_step=self._report if self.verbose else None,
+                )
+        finally:
+            self.loss_curve_ = training.losses
+            self.n_iter_ = len(training.losses)
         if judged and self._likelihood == "gaussian":
             self.std_scale_ = _std_scale(
                 prior, rows[kept], values[kept], rows[judged], values[judged]
@@ -276,6 +292,10 @@ class BaseNeuralProcess(FunctionEstimator):
         step = max(1, _CHUNK_NUMBERS // (len(self.X_context_) + 64))
         for start in range(0, max(n_rows, 1), step):
             yield slice(start, start + step)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether there is a prior: a fit that failed leaves none."""
+        return hasattr(self, "prior_")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what is computed on demand."""

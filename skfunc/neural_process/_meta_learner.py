@@ -180,18 +180,25 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         training = meta_training(self, "gaussian", int(self.max_iter), x_range)
         context = self._init_callback_context()
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        with thread_limits(small=self.hidden_size <= 128):
-            self.prior_ = training.run(
-                draw,
-                n_features=n_features,
-                n_targets=n_targets,
-                moments=moments,
-                seed=seed,
-                device=resolve_device(self.device),
-                on_step=self._report if self.verbose else None,
-            )
-        self.loss_curve_ = training.losses
-        self.n_iter_ = len(training.losses)
+        try:
+            with thread_limits(small=self.hidden_size <= 128):
+                self.prior_ = training.run(
+                    draw,
+                    n_features=n_features,
+                    n_targets=n_targets,
+                    moments=moments,
+                    seed=seed,
+                    device=resolve_device(self.device),
+                    on_step=self._report if self.verbose else None,
+                )
+        except KeyboardInterrupt as interrupt:
+            # Ctrl-C: fitted with what was learned, and raised again.
+            if hasattr(interrupt, "prior"):
+                self.prior_ = interrupt.prior
+            raise
+        finally:
+            self.loss_curve_ = training.losses
+            self.n_iter_ = len(training.losses)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=dict
         )
@@ -274,6 +281,10 @@ class NeuralProcessMetaLearner(FunctionEstimator):
 
         scaled = (x - moments["x_mean"]) / moments["x_scale"]
         return draw, moments, (float(scaled.min()), float(scaled.max()))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether there is a prior: a fit that failed leaves none."""
+        return hasattr(self, "prior_")
 
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:

@@ -147,15 +147,43 @@ class NeuralProcessPrior:
         return sum(value.size for value in self._content["weights"].values())
 
     def moments(self, name: str) -> Array:
-        """Return "x_mean", "x_scale", "y_mean" or "y_scale"."""
+        """Return what the tasks were standardized by.
+
+        Parameters
+        ----------
+        name : {"x_mean", "x_scale", "y_mean", "y_scale"}
+            Which of the moments.
+
+        Returns
+        -------
+        ndarray of shape (n_features,) or (n_targets,)
+            Read-only.
+        """
         return self._content["moments"][name]
 
     def likelihood_module(self) -> Likelihood:
-        """Return the likelihood that reads the network's raw outputs."""
+        """Build what reads the network's raw outputs.
+
+        Returns
+        -------
+        skfunc.nn.Likelihood
+            A Gaussian with its floor, or classes.
+        """
         return build_likelihood(self.likelihood, self._content["min_std"])
 
     def network(self) -> NeuralProcess:
-        """Return the network in float64, built when first asked for."""
+        """Build the network when first asked for.
+
+        Returns
+        -------
+        skfunc.nn.NeuralProcess
+            In float64, without gradients.
+
+        Raises
+        ------
+        ValueError
+            If the weights are not those of the network.
+        """
         if self._module is None:
             module = build_network(
                 self.variant,

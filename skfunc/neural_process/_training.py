@@ -155,7 +155,8 @@ class MetaTraining:
                     "n_steps": trainer.step,
                     "seconds": round(time.perf_counter() - begun, 1),
                     "n_retries": trainer.n_retries,
-                    "loss": float(np.mean(trainer.losses[-50:])),
+                    # Without a step there is no loss to tell.
+                    "loss": float(np.mean(trainer.losses[-50:] or [np.nan])),
                 },
             )
 
