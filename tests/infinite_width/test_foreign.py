@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from skfunc.infinite_width import InfiniteWidthClassifier, InfiniteWidthRegressor
 from skfunc.infinite_width import layers as L
 from skfunc.infinite_width._foreign import ForeignKernel, as_network
 from skfunc.infinite_width._kernel_matrices import (
@@ -193,3 +194,28 @@ def test_neural_tangents_takes_the_place_of_our_layers(stax):
             for one, two in zip(*both, strict=True):
                 # jax computes in float32 unless told otherwise.
                 torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_estimators_take_a_kernel_fn(kind):
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(40, 3))
+    y = np.sin(X[:, 0]) + 0.1 * generator.normal(size=40)
+    foreign, own = (
+        InfiniteWidthRegressor(architecture, kernel=kind).fit(X[:30], y[:30])
+        for architecture in (dense_kernel_fn, NET)
+    )
+    for mine, theirs in zip(
+        foreign.predict(X[30:], return_std=True),
+        own.predict(X[30:], return_std=True),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-7)
+    labels = y > 0
+    foreign, own = (
+        InfiniteWidthClassifier(architecture, kernel=kind).fit(X[:30], labels[:30])
+        for architecture in (dense_kernel_fn, NET)
+    )
+    np.testing.assert_allclose(
+        foreign.predict_proba(X[30:]), own.predict_proba(X[30:]), rtol=1e-5
+    )
