@@ -13,8 +13,8 @@ from skfunc._shapes import Bool, Float
 from skfunc.nn._neural_process_base import MLP, NeuralProcess, check_widths
 from skfunc.nn._task_batch import blank
 
-# Added to the diagonal beside the noise, in units of the amplitude: float32 factors it.
-_JITTER = 1e-5
+# Added to the diagonal beside the noise, in units of the amplitude.
+_JITTER = 1e-8
 # Below all that a normalized cell holds.
 _FLOOR = -10.0
 _SQRT5 = math.sqrt(5.0)
@@ -169,8 +169,12 @@ class KernelNeuralProcess(NeuralProcess):
         x = blank(context_x, context_mask).repeat_interleave(n_targets, dim=0)
         mask = context_mask.repeat_interleave(n_targets, dim=0)
         y = blank(context_y, context_mask).mT.flatten(0, 1)
-        parameters = self._infer(x, y, mask)
-        scales, amplitudes, linear, constant, noise, mean = parameters
+        # Close rows make matrices that only float64 factors.
+        scales, amplitudes, linear, constant, noise, mean = (
+            value.double() for value in self._infer(x, y, mask)
+        )
+        parameters = (scales, amplitudes, linear, constant)
+        x, y = x.double(), y.double()
         kernel = self._kernel(parameters, x, x)
         pair = mask.unsqueeze(1) & mask.unsqueeze(2)
         kernel = kernel.masked_fill(~pair, 0.0)
@@ -181,7 +185,18 @@ class KernelNeuralProcess(NeuralProcess):
         factor = torch.linalg.cholesky(kernel + torch.diag_embed(ones))
         centred = (y - mean.unsqueeze(-1)).masked_fill(~mask, 0.0).unsqueeze(-1)
         alphas = torch.cholesky_solve(centred, factor)
-        return KernelState(*parameters, x, mask, factor, alphas)
+        return KernelState(
+            scales,
+            amplitudes,
+            linear,
+            constant,
+            noise,
+            mean,
+            x,
+            mask,
+            factor,
+            alphas,
+        )
 
     def decode(
         self,
@@ -193,8 +208,8 @@ class KernelNeuralProcess(NeuralProcess):
         """Return means and raw deviations, (B, m, 2 dy)."""
         self._refuse_latent(z)
         n_targets = len(state.noise) // len(target_x)
-        x = target_x.repeat_interleave(n_targets, dim=0)
-        cross = self._kernel(state[:6], x, state.context_x)
+        x = target_x.repeat_interleave(n_targets, dim=0).double()
+        cross = self._kernel(state[:4], x, state.context_x)
         cross = cross.masked_fill(~state.mask.unsqueeze(1), 0.0)
         mean = state.mean.unsqueeze(-1) + (cross @ state.alphas).squeeze(-1)
         half = torch.linalg.solve_triangular(state.factor, cross.mT, upper=False)
@@ -208,7 +223,7 @@ class KernelNeuralProcess(NeuralProcess):
         excess = (std - self.min_std).clamp(min=1e-6)
         # The inverse of softplus, exact for small and large values.
         raw = excess + torch.log(-torch.expm1(-excess))
-        both = torch.stack([mean, raw], dim=1)
+        both = torch.stack([mean, raw], dim=1).to(target_x.dtype)
         return both.unflatten(0, (-1, n_targets)).permute(0, 3, 2, 1).flatten(2)
 
     def _infer(
@@ -216,7 +231,7 @@ class KernelNeuralProcess(NeuralProcess):
         x: Float[Tensor, "processes points features"],
         y: Float[Tensor, "processes points"],
         mask: Bool[Tensor, "processes points"],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Return scales, amplitudes, linear weights, constant, noise and mean."""
         count = mask.sum(1).clamp(min=1)
         weights = mask.to(x.dtype) / count.to(x.dtype).unsqueeze(-1)
@@ -249,7 +264,7 @@ class KernelNeuralProcess(NeuralProcess):
         second: Float[Tensor, "processes columns features"],
     ) -> Float[Tensor, "processes rows columns"]:
         """Return the kernel of two sets of rows."""
-        scales, amplitudes, linear, constant = parameters[:4]
+        scales, amplitudes, linear, constant = parameters
         kernel = (first * linear.unsqueeze(1).square()) @ second.mT
         kernel = kernel + constant.square()[:, None, None]
         for head in range(self.n_heads):

@@ -1,0 +1,69 @@
+"""Pre-training: fixed by its seed, resumed without a trace, judged on other tasks."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from skfunc.neural_process.pretrain import (
+    LARGEST,
+    PretrainConfig,
+    Pretraining,
+    standardized_batch,
+    tabular_prior,
+)
+
+SMALL = PretrainConfig(
+    network_parameters={"width": 8, "n_layers": 1, "n_heads": 1},
+    n_steps=8,
+    batch_size=4,
+    context=(4, 12),
+    n_target=4,
+    features=(1, 3),
+)
+CPU = torch.device("cpu")
+
+
+def weights(training):
+    return [p.detach().clone() for p in training.trainer.average]
+
+
+def test_a_pause_changes_nothing(tmp_path):
+    whole = Pretraining(SMALL, CPU)
+    whole.run(float("inf"))
+    first = Pretraining(SMALL, CPU)
+    for _ in range(3):
+        first.trainer.advance(first.stream.draw())
+    first.save(tmp_path / "run.pt")
+    second = Pretraining(SMALL, CPU)
+    second.run(float("inf"), tmp_path / "run.pt")
+    assert second.trainer.losses == whole.trainer.losses
+    for mine, theirs in zip(weights(second), weights(whole), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_judging_disturbs_nothing():
+    plain, judged = Pretraining(SMALL, CPU), Pretraining(SMALL, CPU)
+    for training in (plain, judged):
+        for _ in range(4):
+            if training is judged:
+                assert training.judge() == training.judge()
+            training.trainer.advance(training.stream.draw())
+    assert plain.trainer.losses == judged.trainer.losses
+
+
+def test_refuses_a_checkpoint_of_another_run(tmp_path):
+    Pretraining(SMALL, CPU).save(tmp_path / "run.pt")
+    other = Pretraining(dataclasses.replace(SMALL, learning_rate=1e-5), CPU)
+    with pytest.raises(ValueError, match="differs in .'learning_rate'."):
+        other.load(tmp_path / "run.pt")
+
+
+def test_batches_are_standardized_by_their_context():
+    tasks = tabular_prior()._draw(6, 40, 3, torch.Generator().manual_seed(0))
+    batch = standardized_batch(1e3 * tasks.X + 7.0, -5.0 * tasks.y + 2.0, 30)
+    again = standardized_batch(tasks.X, tasks.y, 30)
+    torch.testing.assert_close(batch.target_x, again.target_x, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(batch.context_y, -again.context_y, rtol=1e-3, atol=1e-3)
+    assert batch.context_x.mean(1).abs().max() < 0.2
+    assert batch.target_x.abs().max() <= LARGEST
