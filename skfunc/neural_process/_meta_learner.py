@@ -210,16 +210,11 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         return False
 
     def _check_sizes(self) -> tuple[int, int]:
-        try:
-            low, high = (check_integer("context_size", v) for v in self.context_size)
-        except TypeError as error:
-            raise ValueError(
-                f"context_size must be (fewest, most); got {self.context_size!r}"
-            ) from error
-        if low > high:
-            raise ValueError(
-                f"context_size must be (fewest, most); got {self.context_size!r}"
-            )
+        given: Any = self.context_size
+        sizes = tuple(given) if isinstance(given, (Sequence, np.ndarray)) else ()
+        if len(sizes) != 2 or sizes[0] > sizes[1]:
+            raise ValueError(f"context_size must be (fewest, most); got {given!r}")
+        low, high = (check_integer("context_size", size) for size in sizes)
         check_integer("target_size", self.target_size)
         check_integer("max_iter", self.max_iter)
         check_integer("n_features", self.n_features)
@@ -229,7 +224,12 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         self, X: Any, y: ArrayLike | None, groups: ArrayLike | None
     ) -> list[tuple[Array, Array]]:
         """Return the tasks as checked pairs of arrays."""
-        if y is None and isinstance(X, Sequence) and X and len(X[0]) == 2:
+        if y is None:
+            if not _are_tasks(X):
+                raise ValueError(
+                    "without y, tasks are a TaskPrior or a sequence of pairs (X, y); "
+                    f"got {type(X).__name__}. Rows of tasks need y, and groups"
+                )
             tasks = [_checked_task(i, a, b) for i, (a, b) in enumerate(X)]
             widths = {(a.shape[1], b.shape[1]) for a, b in tasks}
             if len(widths) > 1:
@@ -300,6 +300,13 @@ class NeuralProcessMetaLearner(FunctionEstimator):
     def _check_fitted_state(self) -> None:
         if not isinstance(self.prior_, NeuralProcessPrior):
             raise ValueError("prior_ is no NeuralProcessPrior")
+
+
+def _are_tasks(X: Any) -> bool:
+    """Return whether this is a collection of pairs."""
+    if not isinstance(X, Sequence) or isinstance(X, str) or not X:
+        return False
+    return all(isinstance(task, (tuple, list)) and len(task) == 2 for task in X)
 
 
 def _checked_task(position: int, X: Any, y: Any) -> tuple[Array, Array]:
