@@ -332,8 +332,9 @@ class InfiniteWidthClassifier(FunctionClassifierMixin, BaseInfiniteWidth):
 
     def _class_probabilities(self, X: Array, **options: Any) -> Array:
         seen = self._seen(X)
-        scores = self.y_mean_ + self._means(seen, self.alphas_)
+        # Variances need both kernels; means then find theirs computed.
         variances = self._variances(seen, self.training_time_)
+        scores = self.y_mean_ + self._means(seen, self.alphas_)
         return self._probabilities(self._draws(scores, variances))
 
     def sample_proba(

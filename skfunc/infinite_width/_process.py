@@ -85,16 +85,9 @@ class NetworkProcess:
         self.solver = solver
         self._rows = torch.as_tensor(X, dtype=dtype, device=self.device)
         self._matrices: dict[str, Array] = {}
+        self._last: tuple[Array, dict[str, Array]] | None = None
         self._ridge_solution: RidgeSolution | None = None
         self._decomposition: Decomposition | None = None
-
-    def set_train_kernel(self, kernel: Array) -> None:
-        """Give the matrix of the training rows of the process's kind."""
-        self._matrices[self.kind] = kernel
-
-    def set_solution(self, solution: RidgeSolution) -> None:
-        """Give a factor of that matrix at the process's ridge."""
-        self._ridge_solution = solution
 
     def train_kernel(self, kind: str) -> Array:
         """Return the kernel matrix of the training rows."""
@@ -157,7 +150,7 @@ class NetworkProcess:
         means = np.empty((len(X), alphas.shape[1]))
         with thread_limits(small=self._is_small(X)):
             for rows, some in self._chunks(X):
-                means[rows] = self._kernel(some, self._rows, self.kind) @ alphas
+                means[rows] = self._cross(X, rows, some, (self.kind,))[0] @ alphas
         return means
 
     def variances(self, X: Array, time: float) -> Array:
@@ -165,7 +158,7 @@ class NetworkProcess:
         variances = np.empty(len(X))
         with thread_limits(small=self._is_small(X)):
             for rows, some in self._chunks(X):
-                variances[rows] = self._variance(some, time)
+                variances[rows] = self._variance(X, rows, some, time)
         return variances
 
     def covariance(self, X: Array, time: float) -> Array:
@@ -180,7 +173,7 @@ class NetworkProcess:
                 cross, nngp, self.ridge, time, learning_rate=self.learning_rate
             )
         both = self._both(test)
-        smoother = self._smoother(both.ntk, time)
+        smoother = self._smoother(_numbers(both.ntk), time)
         return ensemble_covariance(
             smoother, self.train_kernel("nngp"), _numbers(both.nngp), nngp
         )
@@ -219,28 +212,51 @@ class NetworkProcess:
         """Return whether the Cholesky factor answers."""
         return math.isinf(time)
 
-    def _variance(self, test: torch.Tensor, time: float) -> Array:
+    def _variance(
+        self, X: Array, rows: slice, test: torch.Tensor, time: float
+    ) -> Array:
         diagonal = _numbers(
             kernel_diagonal(self.net, test, image_shape=self.image_shape).nngp
         )
         if self.kind == "nngp":
-            cross = self._kernel(test, self._rows, "nngp")
+            (cross,) = self._cross(X, rows, test, ("nngp",))
             if self._exact(time):
                 return self.solution().posterior_variance(cross, diagonal)
             return self.decomposition().posterior_variance(
                 cross, diagonal, self.ridge, time, learning_rate=self.learning_rate
             )
-        both = self._both(test)
-        smoother = self._smoother(both.ntk, time)
-        return ensemble_variance(
-            smoother, self.train_kernel("nngp"), _numbers(both.nngp), diagonal
-        )
+        nngp, ntk = self._cross(X, rows, test, ("nngp", "ntk"))
+        smoother = self._smoother(ntk, time)
+        return ensemble_variance(smoother, self.train_kernel("nngp"), nngp, diagonal)
 
-    def _smoother(self, cross: torch.Tensor | None, time: float) -> Array:
+    def _cross(
+        self, X: Array, rows: slice, test: torch.Tensor, kinds: tuple[str, ...]
+    ) -> list[Array]:
+        """Return kernels of some rows of X with the training rows.
+
+        The training rows' own are at hand; those of rows that are asked for twice, for
+        a mean and then a variance or the other way round, are computed once.
+        """
+        if X is self.X:
+            return [self.train_kernel(kind)[rows] for kind in kinds]
+        known: dict[str, Array] = {}
+        if self._last is not None and self._last[0] is X:
+            known = self._last[1]
+        missing = [kind for kind in kinds if kind not in known]
+        if len(missing) == 2:
+            both = self._both(test)
+            known = {"nngp": _numbers(both.nngp), "ntk": _numbers(both.ntk)}
+        elif missing:
+            known[missing[0]] = self._kernel(test, self._rows, missing[0])
+        # Rows in one chunk alone: memory stays bounded.
+        self._last = (X, known) if missing and len(test) == len(X) else None
+        return [known[kind] for kind in kinds]
+
+    def _smoother(self, cross: Array, time: float) -> Array:
         if self._exact(time):
-            return self.solution().smoother(_numbers(cross))
+            return self.solution().smoother(cross)
         return self.decomposition().smoother(
-            _numbers(cross), self.ridge, time, learning_rate=self.learning_rate
+            cross, self.ridge, time, learning_rate=self.learning_rate
         )
 
     def _both(self, test: torch.Tensor) -> KernelMatrices:
