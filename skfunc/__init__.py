@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 # import torch and `import skfunc` should not.
 _PUBLIC = {
     "FiniteEnsemble": "skfunc.infinite_width",
+    "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
     "NeuralProcessClassifier": "skfunc.neural_process",
@@ -35,6 +36,7 @@ _MODULES = (
 
 __all__ = [
     "FiniteEnsemble",
+    "ImageCompleter",
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "NeuralProcessClassifier",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     )
     from skfunc.infinite_width import FiniteEnsemble, InfiniteWidthRegressor
     from skfunc.neural_process import (
+        ImageCompleter,
         NeuralProcessClassifier,
         NeuralProcessMetaLearner,
         NeuralProcessPrior,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
     "FiniteEnsemble": "skfunc.infinite_width",
+    "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
     "NeuralProcessClassifier": "skfunc.neural_process",

@@ -11,6 +11,7 @@ import skfunc
 
 ESTIMATORS = [
     skfunc.FiniteEnsemble(),
+    skfunc.ImageCompleter(max_iter=5),
     skfunc.InfiniteWidthClassifier(),
     skfunc.InfiniteWidthRegressor(),
     skfunc.NeuralProcessClassifier(max_iter=20),

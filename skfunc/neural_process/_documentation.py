@@ -35,6 +35,17 @@ TRAINING_PARAMETERS = """batch_size : int, default=16
     device : str or torch.device, default="auto"
         Where to train; "auto" is CUDA where there is one."""
 
+IMAGE_PARAMETERS = (
+    NETWORK_PARAMETERS.replace('default="tnp"', 'default="convcnp"')
+    .replace(
+        "convolutional (one feature)",
+        "convolutional on the\n        grid of pixels [2]_",
+    )
+    .replace("hidden_size : int, default=64", "hidden_size : int, default=32")
+    .replace("default=1e-3\n        Floor", "default=1e-2\n        Floor")
+    .replace("in standardized units of y", "for values in [-.5, .5]")
+)
+
 ESTIMATOR_PARAMETERS = (
     """prior : "self", NeuralProcessPrior or path, default="self"
         What is known of functions before the data: learned from the data set itself,
