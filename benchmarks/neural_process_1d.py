@@ -50,6 +50,7 @@ FIGURES = Path(__file__).parents[1] / "docs" / "_static"
 MODELS = {
     "convcnp": Setup("convcnp", 300, {"points_per_unit": 32, "n_layers": 5}),
     "tnp": Setup("tnp", 300, {"width": 64, "n_heads": 4}),
+    "kernel": Setup("kernel", 60, {"min_std": MIN_STD}),
     "cnp": Setup("cnp", 60),
     "np": Setup("np", 60),
 }
