@@ -44,7 +44,10 @@ Array = NDArray[np.float64]
 _CHUNK_NUMBERS = 2**22
 
 
-@fill_docstrings(network=IMAGE_PARAMETERS, training=TRAINING_PARAMETERS)
+@fill_docstrings(
+    network=IMAGE_PARAMETERS,
+    training=TRAINING_PARAMETERS.replace("default=1e-3", "default=3e-3"),
+)
 class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
     """Transformer that fills in the missing pixels of images.
 
@@ -143,7 +146,7 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         max_iter: int = 1000,
         n_draws: int = 16,
         batch_size: int = 16,
-        learning_rate_init: float = 1e-3,
+        learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,

@@ -63,6 +63,8 @@ def grid_network(
         "width": hidden_size,
         "n_layers": n_layers,
         "image_size": [height, width],
+        # A wide first kernel blurs small images: a quarter of the side, odd, 3 to 9.
+        "density_size": min(max(min(height, width) // 4 | 1, 3), 9),
     }
 
 
