@@ -58,7 +58,7 @@ PEER = "neuralprocesses ConvCNP"
 EXACT, POSTERIOR = "exact GP", "GP, kernel inferred"
 # Edges of the numbers of context points in the curves.
 EDGES = (3, 7, 12, 18, 26, 36, 47)
-TASKS_AT_ONCE, LATENT_DRAWS, PEER_BATCHES = 64, 64, 8000
+TASKS_AT_ONCE, LATENT_DRAWS, PEER_BATCHES = 64, 64, 16_000
 
 
 @dataclass
@@ -216,7 +216,8 @@ def write(scores: dict[str, Scores], n_context: np.ndarray, results: Path) -> st
         "# Neural processes in one dimension\n\n"
         "Log-likelihood per target in nats, means over tasks ± standard errors; more "
         "is better. One model for all three kernels, tested on tasks of each. Standard "
-        f"deviations of predictions have a floor of {MIN_STD:g}; the noise has 0.02.\n"
+        f"deviations have a floor of {MIN_STD:g}, the peer's one of its own; the noise "
+        "has 0.02.\n"
         f"\nMarginal, {n_tasks} tasks of each kernel:\n\n"
         f"{markdown(['model', *names, *facts], first)}\n\n"
         f"Marginal gap to the {EXACT} with the true hyper-parameters, paired on the "
