@@ -110,7 +110,9 @@ def draw_figure(
             style = "k-" if model == "exact GP" else "o-"
             values = [float(line[3]) for line in own]
             errors = [float(line[4]) for line in own]
-            axis.errorbar(middle, values, errors, fmt=style, ms=3, lw=1, label=model)
+            # Models on other tasks are not paired, so the legend gives their number.
+            label = f"{model} ({sum(int(line[5]) for line in own)} tasks)"
+            axis.errorbar(middle, values, errors, fmt=style, ms=3, lw=1, label=label)
         axis.set_title(TITLES[kernel])
         axis.set_xlabel("context points")
         draw_samples(below, network, of_kernel)
