@@ -48,35 +48,25 @@ class PredictiveBandDisplay:
     ----------
     x : ndarray of shape (n_points,)
         Abscissae of the predictions, in increasing order.
-
     mean : ndarray of shape (n_points,)
         Predicted means.
-
     lower : ndarray of shape (n_coverages, n_points)
         Lower bounds of the bands.
-
     upper : ndarray of shape (n_coverages, n_points)
         Upper bounds of the bands.
-
     coverages : sequence of float
         Nominal coverage of each band.
-
     x_observed : ndarray of shape (n_samples,), default=None
         Abscissae of the observations, by default `x`.
-
     y_observed : ndarray of shape (n_samples,), default=None
         Observations to draw as points.
-
     draws : ndarray of shape (n_points, n_draws), default=None
         Draws of the function to draw as thin lines.
-
     joined : bool, default=True
         Whether neighbouring points belong together: bands and mean are then drawn
         across them, else one bar and one point for each.
-
     x_label : str, default="Feature"
         Label of the horizontal axis.
-
     estimator_name : str, default=None
         Name of the mean in the legend.
 
@@ -84,19 +74,14 @@ class PredictiveBandDisplay:
     ----------
     line_ : matplotlib Artist
         Predictive mean.
-
     bands_ : list of matplotlib Artist
         Bands, in the order of `coverages`.
-
     draw_lines_ : list of matplotlib Artist
         Draws of the function.
-
     scatter_ : matplotlib Artist or None
         Observations.
-
     ax_ : matplotlib Axes
         Axes that hold the bands.
-
     figure_ : matplotlib Figure
         Figure that holds the axes.
 
@@ -161,19 +146,14 @@ class PredictiveBandDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on, by default new ones.
-
         name : str, default=None
             Name of the mean in the legend, by default `estimator_name`, or "Mean".
-
         band_kwargs : dict, default=None
             Keywords for matplotlib's `fill_between` of each band, or `vlines`.
-
         draw_kwargs : dict, default=None
             Keywords for matplotlib's `plot` of the draws.
-
         scatter_kwargs : dict, default=None
             Keywords for matplotlib's `scatter` of the observations.
-
         **kwargs : dict
             Keywords for matplotlib's `plot` of the mean.
 
@@ -276,38 +256,28 @@ class PredictiveBandDisplay:
             Fitted regressor, or a Pipeline or search that holds one, with
             `predict_interval(X, coverage)`, or else with `predict(X, return_std=True)`,
             whose bands are then Gaussian.
-
         X : array-like or DataFrame of shape (n_samples, n_features)
             Rows to predict for.
-
         y : array-like of shape (n_samples,), default=None
             Their observed targets, drawn as points.
-
         feature : int or str, default=None
             Column to draw against: its position, or its name in a DataFrame. By
             default the only column, or for several columns the rank of the prediction.
             One column of several is drawn by a bar for each row, since neighbours in
             it differ in the others.
-
         coverages : sequence of float, default=(0.5, 0.9)
             Nominal coverages of the bands, in (0, 1).
-
         n_draws : int, default=0
             Number of draws of the function by `sample_y(X, n_samples, random_state)`.
-
         random_state : int, RandomState instance or None, default=0
             Seed of the draws.
-
         grid_resolution : int, default=200
             If X has one column, predict at this many points evenly spaced over its
             range, rather than at the rows themselves. None for the rows.
-
         name : str, default=None
             Name in the legend, by default that of the estimator's class.
-
         ax : matplotlib Axes, default=None
             Axes to draw on, by default new ones.
-
         **kwargs : dict
             Keywords for `plot`.
 
@@ -401,32 +371,23 @@ class PredictiveBandDisplay:
         ----------
         y_true : array-like of shape (n_samples,) or None
             Observed targets, drawn as points.
-
         mean : array-like of shape (n_samples,)
             Predicted means.
-
         std : array-like of shape (n_samples,)
             Predicted standard deviations of an observation, positive.
-
         x : array-like of shape (n_samples,), default=None
             Values to draw against, by default the rank of the prediction.
-
         coverages : sequence of float, default=(0.5, 0.9)
             Nominal coverages of the bands, in (0, 1).
-
         joined : bool, default=True
             Whether neighbouring points belong together: bands and mean are then drawn
             across them, else one bar and one point for each.
-
         x_label : str, default="Feature"
             Label of the horizontal axis, if `x` is given.
-
         name : str, default=None
             Name in the legend.
-
         ax : matplotlib Axes, default=None
             Axes to draw on, by default new ones.
-
         **kwargs : dict
             Keywords for `plot`.
 
