@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from skfunc.neural_process._prior import build_likelihood, build_network
 from skfunc.neural_process.priors import (
     AdditivePrior,
     GaussianProcessPrior,
@@ -28,13 +27,22 @@ from skfunc.neural_process.priors import (
     TaskPrior,
     TreePrior,
 )
-from skfunc.nn import TaskBatch, conditional_log_likelihood, draw_module
+from skfunc.nn import (
+    KernelNeuralProcess,
+    MixtureLikelihood,
+    TaskBatch,
+    conditional_log_likelihood,
+    draw_module,
+)
 from skfunc.training import StreamOptions, StreamTrainer, resolve_device
 
 # Standardized values are held within this many deviations of the context.
 LARGEST = 8.0
 # Seconds between two checkpoints, and steps between two lines of the log.
 _CHECKPOINT_SECONDS, _LOG_STEPS = 60.0, 200
+_WARMUP_STEPS = 300
+# Nats per target beyond which a loss is compressed.
+_BAD_LOSS = 5.0
 # Tasks of one size that judge the weights; none of them is trained on.
 _JUDGE_TASKS, _JUDGE_SEED = 64, 987_654_321
 _JUDGE_SIZES = ((16, 2), (64, 4), (128, 8), (192, 12))
@@ -46,14 +54,19 @@ class PretrainConfig:
 
     Attributes
     ----------
-    variant : str
-        Name of the network.
+    kernels : tuple of str
+        Hypotheses of the network.
     network_parameters : dict
-        Its arguments.
-    n_steps, batch_size : int
-        Steps, and tasks in each; a step's tasks are of one size.
+        Its further arguments.
+    n_steps : int
+        Most steps of the run; the learning rate is constant and the weights are
+        averaged, so that a run may stop anywhere.
+    batch_size : tuple of int
+        Fewest and most tasks of a step; they are of one size.
+    batch_cells : int
+        Context rows times columns, summed over tasks, that a step aims at.
     learning_rate : float
-        Peak learning rate.
+        Learning rate, after a short rise.
     context : tuple of int
         Fewest and most context rows, log-uniform.
     n_target : int
@@ -62,22 +75,29 @@ class PretrainConfig:
         Fewest and most columns, log-uniform.
     max_cells : int
         Most context rows times columns of a task; larger draws give up rows.
+    min_std : float
+        Floor of the noise's standard deviation.
+    single_weight : float
+        Share of the loss that scores every hypothesis by itself; the rest scores their
+        mixture.
     seed : int
         Of weights and tasks.
     """
 
-    variant: str = "kernel"
+    kernels: tuple[str, ...] = ("matern52", "rbf", "matern12", "arcsine")
     network_parameters: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {"width": 48, "n_layers": 6, "n_heads": 2}
+        default_factory=lambda: {"width": 48, "n_layers": 6}
     )
-    n_steps: int = 30_000
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    context: tuple[int, int] = (8, 256)
+    n_steps: int = 100_000
+    batch_size: tuple[int, int] = (8, 64)
+    batch_cells: int = 16_384
+    learning_rate: float = 1e-3
+    context: tuple[int, int] = (8, 384)
     n_target: int = 32
-    features: tuple[int, int] = (1, 24)
-    max_cells: int = 2048
+    features: tuple[int, int] = (1, 32)
+    max_cells: int = 4096
     min_std: float = 1e-3
+    single_weight: float = 0.5
     seed: int = 0
 
 
@@ -142,9 +162,9 @@ class TaskStream:
         d = _log_uniform(self.sizes, *config.features)
         n = _log_uniform(self.sizes, *config.context)
         n = max(min(n, config.max_cells // d), config.context[0])
-        tasks = self.prior._draw(
-            config.batch_size, n + config.n_target, d, self.generator
-        )
+        fewest, most = config.batch_size
+        size = max(fewest, min(most, config.batch_cells // (n * d)))
+        tasks = self.prior._draw(size, n + config.n_target, d, self.generator)
         return standardized_batch(tasks.X, tasks.y, n)
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,6 +178,15 @@ class TaskStream:
         """Go on from there."""
         self.sizes.bit_generator.state = state["sizes"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def _compressed(losses: torch.Tensor) -> torch.Tensor:
+    """Return losses that grow like a logarithm beyond what a bad guess costs.
+
+    One task without noise, missed by a confident network, would outweigh a batch.
+    """
+    excess = (losses - _BAD_LOSS).clamp(min=0.0)
+    return losses.clamp(max=_BAD_LOSS) + torch.log1p(excess)
 
 
 def _log_uniform(generator: np.random.Generator, low: int, high: int) -> int:
@@ -185,9 +214,14 @@ class Pretraining:
     ) -> None:
         self.config, self.device = config, device
         self.prior = tabular_prior() if prior is None else prior
-        self.likelihood = build_likelihood("gaussian", config.min_std)
-        self.network = build_network(
-            config.variant, self.likelihood, 1, 1, config.network_parameters
+        self.likelihood = MixtureLikelihood(len(config.kernels), config.min_std)
+        self.network = KernelNeuralProcess(
+            1,
+            1,
+            self.likelihood.n_raw(1),
+            kernels=config.kernels,
+            min_std=config.min_std,
+            **config.network_parameters,
         )
         draw_module(self.network, torch.Generator().manual_seed(config.seed))
         self.network.to(device)
@@ -196,15 +230,26 @@ class Pretraining:
             self.network,
             self._loss,
             StreamOptions(
-                config.n_steps, config.learning_rate, warmup=0.02, averaging=0.999
+                config.n_steps,
+                config.learning_rate,
+                warmup=_WARMUP_STEPS / config.n_steps,
+                schedule="constant",
+                averaging=0.999,
             ),
         )
         self.seconds = 0.0
         self.log: list[dict[str, float]] = []
 
     def _loss(self, module: nn.Module, batch: TaskBatch) -> torch.Tensor:
-        network: Any = module
-        return -conditional_log_likelihood(network, self.likelihood, batch).mean()
+        log_weights, means, stds = self.likelihood.parameters_of(module(batch))
+        single = torch.distributions.Normal(means, stds).log_prob(
+            batch.target_y.unsqueeze(-2)
+        )[..., 0]
+        mixture = torch.logsumexp(log_weights + single, dim=-1)
+        # By the mixture alone a hypothesis that loses early would never learn.
+        share = self.config.single_weight
+        losses = -share * single.mean(-1) - (1.0 - share) * mixture
+        return _compressed(losses).mean()
 
     def run(self, seconds: float, checkpoint: Path | None = None) -> None:
         """Train until the steps are done or the seconds spent.
@@ -245,7 +290,7 @@ class Pretraining:
         print(json.dumps(line), flush=True)
 
     def judge(self) -> float:
-        """Return the loss of the averaged weights on tasks kept for judging."""
+        """Return the averaged weights' NLL per target on tasks kept for judging."""
         own = [p.detach().clone() for p in self.trainer.parameters]
         self.trainer.use_average()
         losses = []
@@ -256,7 +301,8 @@ class Pretraining:
                     _JUDGE_TASKS, n + self.config.n_target, d, generator
                 )
                 batch = standardized_batch(tasks.X, tasks.y, n)
-                losses.append(float(self._loss(self.network, batch)))
+                logs = conditional_log_likelihood(self.network, self.likelihood, batch)
+                losses.append(-float(logs.mean()))
             for parameter, value in zip(self.trainer.parameters, own, strict=True):
                 parameter.copy_(value)
         return float(np.mean(losses))
@@ -303,7 +349,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", type=Path, required=True, help="file to go on from")
     add("--seconds", type=float, default=float("inf"), help="of this call")
     add("--steps", type=int, default=PretrainConfig.n_steps)
-    add("--batch-size", type=int, default=PretrainConfig.batch_size)
     add("--seed", type=int, default=PretrainConfig.seed)
     add("--device", default="auto")
     add("--threads", type=int, default=1)
@@ -314,9 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    config = PretrainConfig(
-        n_steps=options.steps, batch_size=options.batch_size, seed=options.seed
-    )
+    config = PretrainConfig(n_steps=options.steps, seed=options.seed)
     training = Pretraining(config, resolve_device(options.device))
     training.run(options.seconds, options.checkpoint)
 

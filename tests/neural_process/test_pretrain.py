@@ -14,9 +14,9 @@ from skfunc.neural_process.pretrain import (
 )
 
 SMALL = PretrainConfig(
-    network_parameters={"width": 8, "n_layers": 1, "n_heads": 1},
+    network_parameters={"width": 8, "n_layers": 1},
     n_steps=8,
-    batch_size=4,
+    batch_size=(4, 4),
     context=(4, 12),
     n_target=4,
     features=(1, 3),

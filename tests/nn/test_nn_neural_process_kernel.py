@@ -1,4 +1,7 @@
-"""The neural process that infers a kernel: exact conditioning, and what it ignores."""
+"""The neural process that infers kernels: exact conditioning, and what it ignores."""
+
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ import torch
 from skfunc.nn import (
     GaussianLikelihood,
     KernelNeuralProcess,
+    MixtureLikelihood,
     TaskBatch,
     autoregressive_log_likelihood,
     conditional_log_likelihood,
@@ -37,23 +41,103 @@ def encoded(made, batch):
     return made.encode(batch.context_x, batch.context_y, batch.context_mask)
 
 
-def test_predicts_as_the_gaussian_process_of_the_kernel_it_infers():
-    made, batch = network(), tasks()
+NAMES = ("arcsine", "matern12", "matern32", "matern52", "periodic", "rbf")
+
+
+def textbook_kernel(name, x, z, scales, frequencies):
+    """Kernel matrix of one task, entry by entry."""
+    matrix = torch.empty(len(x), len(z), dtype=torch.float64)
+    for i, a in enumerate(x):
+        for j, b in enumerate(z):
+            r = torch.linalg.vector_norm((a - b) * scales)
+            if name == "rbf":
+                value = torch.exp(-r * r / 2)
+            elif name == "matern12":
+                value = torch.exp(-r)
+            elif name == "matern32":
+                value = (1 + 3**0.5 * r) * torch.exp(-(3**0.5) * r)
+            elif name == "matern52":
+                value = (1 + 5**0.5 * r + 5 * r * r / 3) * torch.exp(-(5**0.5) * r)
+            elif name == "periodic":
+                bent = torch.sin(torch.pi * frequencies * (a - b)) * scales
+                value = torch.exp(-2 * bent.square().sum())
+            else:
+                u = torch.cat([torch.ones(1, dtype=torch.float64), a * scales])
+                v = torch.cat([torch.ones(1, dtype=torch.float64), b * scales])
+                norms = (1 + 2 * u @ u) * (1 + 2 * v @ v)
+                value = 2 / torch.pi * torch.asin(2 * (u @ v) / norms.sqrt())
+            matrix[i, j] = value
+    return matrix
+
+
+def textbook_covariance(name, hypothesis, a, b):
+    scales, linear, frequencies, amplitude, constant, *_ = hypothesis
+    shape = textbook_kernel(name, a, b, scales, frequencies)
+    return amplitude**2 * shape + (a * linear**2) @ b.T + constant**2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predicts_as_the_gaussian_process_of_the_kernel_it_infers(name):
+    made, batch = network(kernels=(name,)), tasks()
     state = encoded(made, batch)
     mean, std = GaussianLikelihood(1e-3).parameters_of(made(batch))
-    x, t = batch.context_x, batch.target_x
-    parameters = state[:4]
-    total = state.amplitudes.square().sum(-1) + state.constant.square()
-    diagonal = (state.noise.square() + 1e-8 * total)[:, None, None]
-    K = made._kernel(parameters, x, x) + diagonal * torch.eye(9, dtype=torch.float64)
-    cross = made._kernel(parameters, t, x)
-    residual = batch.context_y - state.mean[:, None, None]
-    expected = state.mean[:, None, None] + cross @ torch.linalg.solve(K, residual)
-    torch.testing.assert_close(mean, expected, rtol=1e-9, atol=1e-9)
-    prior = made._kernel(parameters, t, t).diagonal(dim1=1, dim2=2)
-    explained = (cross * torch.linalg.solve(K, cross.mT).mT).sum(-1)
-    variance = prior - explained + state.noise.square()[:, None]
-    torch.testing.assert_close(std[..., 0] ** 2, variance, rtol=1e-6, atol=1e-6)
+    joint = made.joint_posterior(state, batch.target_x)
+    for task in range(3):
+        own = [value[task, 0] for value in state.hypotheses]
+        noise, centre = own[5], own[6]
+        kernel = partial(textbook_covariance, name, own)
+        x, y = batch.context_x[task], batch.context_y[task, :, 0]
+        t = batch.target_x[task]
+        K = kernel(x, x) + noise**2 * torch.eye(9)
+        K = K + 1e-8 * torch.diag(kernel(x, x).diagonal())
+        expected = centre + kernel(t, x) @ torch.linalg.solve(K, y - centre)
+        covariance = kernel(t, t) - kernel(t, x) @ torch.linalg.solve(K, kernel(x, t))
+        evidence = torch.distributions.MultivariateNormal(
+            centre.expand(9), covariance_matrix=K
+        ).log_prob(y)
+        torch.testing.assert_close(mean[task, :, 0], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            joint.covariance[task, 0, 0], covariance, rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            std[task, :, 0] ** 2, covariance.diagonal() + noise**2, rtol=1e-6, atol=1e-6
+        )
+        torch.testing.assert_close(
+            state.evidence[task, 0], evidence, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_hypotheses_are_weighed_by_evidence_and_logit():
+    made, batch = network(), tasks()
+    state = encoded(made, batch)
+    with torch.no_grad():
+        made.log_gain.fill_(0.5)
+        score = state.hypotheses.logits + math.exp(0.5) * state.evidence
+        weights = made.log_weights(state, 3).exp()
+        torch.testing.assert_close(weights, torch.softmax(score, dim=-1))
+        joint = made.joint_posterior(state, batch.target_x)
+        mean, std = GaussianLikelihood(1e-3).parameters_of(made(batch))
+    w = weights[..., None]
+    expected = (w * joint.mean[:, 0]).sum(1)
+    torch.testing.assert_close(mean[..., 0], expected)
+    own = joint.covariance[:, 0].diagonal(dim1=-2, dim2=-1)
+    second = own + joint.noise[:, 0, :, None] ** 2 + joint.mean[:, 0] ** 2
+    variance = (w * second).sum(1) - expected**2
+    torch.testing.assert_close(std[..., 0] ** 2, variance, rtol=1e-6, atol=1e-8)
+
+
+def test_mixture_has_a_component_for_each_hypothesis():
+    options = {"kernels": ("rbf", "matern52", "rbf"), "width": 16}
+    likelihood = MixtureLikelihood(3, 1e-3)
+    mixture = KernelNeuralProcess(3, 2, likelihood.n_raw(2), **options)
+    draw_module(mixture, torch.Generator().manual_seed(0))
+    gaussian = KernelNeuralProcess(3, 2, 4, **options)
+    gaussian.load_state_dict(mixture.state_dict())
+    batch = tasks(n_targets=2)
+    raw = mixture.double()(batch)
+    mean, std = GaussianLikelihood(1e-3).parameters_of(gaussian.double()(batch))
+    torch.testing.assert_close(likelihood.mean(raw), mean)
+    torch.testing.assert_close(likelihood.variance(raw).sqrt(), std)
 
 
 def test_order_of_rows_and_columns_means_nothing():
@@ -90,8 +174,9 @@ def test_takes_any_number_of_columns_and_no_context():
 
 
 def test_outputs_are_processes_of_their_own():
-    made, batch = network(n_targets=2), tasks(n_targets=2)
-    alone = network()
+    # With one hypothesis, for outputs have the weights of hypotheses in common.
+    made = network(n_targets=2, kernels=("rbf",))
+    batch, alone = tasks(n_targets=2), network(kernels=("rbf",))
     alone.load_state_dict(made.state_dict())
     both = made(batch)
     for output in range(2):
@@ -106,7 +191,7 @@ def test_outputs_are_processes_of_their_own():
 
 
 def test_chain_rule_runs_and_gradients_reach_all_parameters():
-    made, batch = network(), tasks()
+    made, batch = network(kernels=("rbf", "periodic"), n_waves=3), tasks()
     likelihood = GaussianLikelihood(1e-3)
     assert torch.isfinite(
         autoregressive_log_likelihood(made, likelihood, batch, n_orders=2)
@@ -129,13 +214,15 @@ def test_repeated_rows_in_single_precision():
 
 
 def test_refuses_another_likelihood():
-    with pytest.raises(ValueError, match="n_raw must be 2"):
+    with pytest.raises(ValueError, match="n_raw must be 2, or 12"):
         KernelNeuralProcess(3, 1, 15)
+    with pytest.raises(ValueError, match="must name some of"):
+        KernelNeuralProcess(3, 1, 2, kernels=("cubic",))
 
 
 def test_noise_is_at_least_the_floor():
     made, batch = network(min_std=0.5), tasks()
-    assert (encoded(made, batch).noise >= 0.5).all()
+    assert (encoded(made, batch).hypotheses.noise >= 0.5).all()
     _, std = GaussianLikelihood(0.5).parameters_of(made(batch))
     assert (std >= 0.5).all()
     assert torch.isfinite(std).all()

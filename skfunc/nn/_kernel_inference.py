@@ -1,0 +1,172 @@
+"""From the cells of a table to the hyper-parameters of kernels, in one pass."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skfunc._shapes import Bool, Float
+from skfunc.nn._kernel_mixture import Hypotheses
+from skfunc.nn._neural_process_base import MLP
+
+# Below all that a normalized cell holds.
+_FLOOR = -10.0
+# Outputs of the heads: scale, linear weight and frequency of a column; amplitude,
+# constant, noise, mean and logit of a table.
+_PER_COLUMN, _PER_TABLE = 3, 5
+
+
+def largest_of(
+    cells: Float[Tensor, "processes points features width"],
+    hidden: Bool[Tensor, "processes points one one"],
+) -> Float[Tensor, "processes one features width"]:
+    """Return the largest value over the rows that are there; a floor for none."""
+    floor = cells.new_full((len(cells), 1, *cells.shape[2:]), _FLOOR)
+    shown = cells.masked_fill(hidden, _FLOOR)
+    return torch.cat([floor, shown], dim=1).amax(dim=1, keepdim=True)
+
+
+class CellLayer(nn.Module):
+    """Every cell (row, column) learns from its row, its column, and the table."""
+
+    def __init__(self, width: int, activation: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = MLP(
+            [width] * 5, width, width=width, n_hidden=1, activation=activation
+        )
+        # A layer begins as next to nothing beside the path around it.
+        self.gain = nn.Parameter(torch.full((), 0.3))
+
+    def forward(
+        self,
+        cells: Float[Tensor, "processes points features width"],
+        share: Float[Tensor, "processes points one one"],
+        hidden: Bool[Tensor, "processes points one one"],
+    ) -> Float[Tensor, "processes points features width"]:
+        """Return the cells; `share` weighs rows, `hidden` marks those not there."""
+        h = self.norm(cells)
+        by_row = h.mean(dim=2, keepdim=True)
+        by_column = (share * h).sum(dim=1, keepdim=True)
+        largest = largest_of(h, hidden)
+        table = by_column.mean(dim=2, keepdim=True)
+        return cells + self.gain * self.mlp(h, by_row, by_column, largest, table)
+
+
+class KernelInference(nn.Module):
+    """Infer hyper-parameters of K kernels from a context, whatever its columns.
+
+    Cells (row, column) exchange what they hold with their row and their column, so
+    that neither order nor number of columns matters.
+
+    Parameters
+    ----------
+    n_kernels : int
+        Number of kernels K.
+    width, n_layers : int
+        Width of the cells, and rounds of exchange.
+    n_waves : int
+        Waves cos(2 pi f x), sin(2 pi f x) that cells know of beside x, at frequencies
+        f = 1/4, 2/4, ...; they show periods.
+    min_std : float
+        Floor of the noise's standard deviation.
+    activation : str
+        Name in `ACTIVATIONS`.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        n_kernels: int,
+        *,
+        width: int,
+        n_layers: int,
+        n_waves: int,
+        min_std: float,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.n_kernels, self.min_std = n_kernels, min_std
+        frequencies = 0.25 * torch.arange(1, n_waves + 1)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+        def perceptron(n_inputs: list[int], n_outputs: int) -> MLP:
+            return MLP(
+                n_inputs, n_outputs, width=width, n_hidden=1, activation=activation
+            )
+
+        waves = [4 * n_waves] if n_waves else []
+        self.embedding = perceptron([1, 1, 1, *waves], width)
+        self.layers = nn.ModuleList(
+            CellLayer(width, activation) for _ in range(n_layers)
+        )
+        self.column_head = perceptron([width, width, 1], _PER_COLUMN * n_kernels)
+        self.table_head = perceptron([width, width, 1], _PER_TABLE * n_kernels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "processes points features"],
+        y: Float[Tensor, "processes points"],
+        mask: Bool[Tensor, "processes points"],
+    ) -> Hypotheses:
+        """Return the hyper-parameters."""
+        return self.hypotheses(*self.raw(x, y, mask))
+
+    def raw(
+        self,
+        x: Float[Tensor, "processes points features"],
+        y: Float[Tensor, "processes points"],
+        mask: Bool[Tensor, "processes points"],
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the heads say, (P, d, 3, K) and (P, 5, K)."""
+        count = mask.sum(1).clamp(min=1)
+        weights = mask.to(x.dtype) / count.to(x.dtype).unsqueeze(-1)
+        share = weights[..., None, None]
+        hidden = ~mask[..., None, None]
+        values = y[..., None, None].expand(*x.shape, 1)
+        cells = self.embedding(*self._features(x.unsqueeze(-1), values))
+        cells = cells.masked_fill(hidden, 0.0)
+        for layer in self.layers:
+            cells = layer(cells, share, hidden).masked_fill(hidden, 0.0)
+        columns = (share * cells).sum(1)
+        largest = largest_of(cells, hidden).squeeze(1)
+        size = torch.log(count.to(x.dtype))[:, None, None]
+        by_column = self.column_head(columns, largest, size)
+        by_table = self.table_head(columns.mean(1), largest.mean(1), size[:, 0])
+        return (
+            by_column.unflatten(-1, (_PER_COLUMN, self.n_kernels)),
+            by_table.unflatten(-1, (_PER_TABLE, self.n_kernels)),
+        )
+
+    def hypotheses(
+        self,
+        by_column: Float[Tensor, "processes features three kernels"],
+        by_table: Float[Tensor, "processes five kernels"],
+    ) -> Hypotheses:
+        """Return hyper-parameters from what the heads say."""
+        # Scales of columns shrink with their number, as distances grow with it.
+        root = math.sqrt(by_column.shape[1])
+        scale, slope, frequency = by_column.permute(0, 2, 3, 1).unbind(1)
+        amplitude, constant, noise, mean, logits = by_table.unbind(1)
+        return Hypotheses(
+            scales=functional.softplus(scale) / root,
+            linear=functional.softplus(slope - 2.0) / root,
+            frequencies=functional.softplus(frequency),
+            amplitude=functional.softplus(amplitude),
+            constant=functional.softplus(constant - 1.0),
+            noise=functional.softplus(noise - 1.0) + self.min_std,
+            mean=mean,
+            logits=logits,
+        )
+
+    def _features(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        features = [x, y, x * y]
+        if len(self.frequencies):
+            angle = 2.0 * torch.pi * x * self.frequencies
+            waves = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
+            features.append(torch.cat([waves, waves * y], dim=-1))
+        return features

@@ -1,0 +1,203 @@
+"""Several Gaussian processes side by side, each conditioned in closed form.
+
+A hypothesis is a kernel with its hyper-parameters, a noise and a constant mean; the
+evidence of the context says how much each is to be believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skfunc._shapes import Bool, Float
+
+# Added to the diagonal beside the noise, in units of the prior variance.
+JITTER = 1e-8
+_SQRT3, _SQRT5 = math.sqrt(3.0), math.sqrt(5.0)
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Hypotheses(NamedTuple):
+    """Hyper-parameters of K kernels for every process."""
+
+    scales: Float[Tensor, "processes kernels features"]
+    linear: Float[Tensor, "processes kernels features"]
+    frequencies: Float[Tensor, "processes kernels features"]
+    amplitude: Float[Tensor, "processes kernels"]
+    constant: Float[Tensor, "processes kernels"]
+    noise: Float[Tensor, "processes kernels"]
+    mean: Float[Tensor, "processes kernels"]
+    logits: Float[Tensor, "processes kernels"]
+
+
+class Conditioned(NamedTuple):
+    """Hypotheses, and the context that they are conditioned on."""
+
+    hypotheses: Hypotheses
+    context_x: Float[Tensor, "processes points features"]
+    mask: Bool[Tensor, "processes points"]
+    factor: Float[Tensor, "processes kernels points points"]
+    alphas: Float[Tensor, "processes kernels points"]
+    evidence: Float[Tensor, "processes kernels"]
+
+
+class Scaled(NamedTuple):
+    """Rows and columns of a kernel matrix with one hypothesis' hyper-parameters."""
+
+    first: Float[Tensor, "processes rows features"]
+    second: Float[Tensor, "processes columns features"]
+    scales: Float[Tensor, "processes one features"]
+    frequencies: Float[Tensor, "processes one features"]
+
+    def squared_distance(self) -> Float[Tensor, "processes rows columns"]:
+        """Return squared distances of scaled points."""
+        a, b = self.first * self.scales, self.second * self.scales
+        squared = (
+            a.square().sum(-1, keepdim=True)
+            + b.square().sum(-1).unsqueeze(1)
+            - 2.0 * (a @ b.mT)
+        )
+        return squared.clamp(min=0.0)
+
+    def distance(self) -> Float[Tensor, "processes rows columns"]:
+        """Return distances; the root has no derivative at zero, hence the offset."""
+        return torch.sqrt(self.squared_distance() + 1e-12)
+
+
+def _rbf(points: Scaled) -> Tensor:
+    return torch.exp(-0.5 * points.squared_distance())
+
+
+def _matern12(points: Scaled) -> Tensor:
+    return torch.exp(-points.distance())
+
+
+def _matern32(points: Scaled) -> Tensor:
+    r = _SQRT3 * points.distance()
+    return (1.0 + r) * torch.exp(-r)
+
+
+def _matern52(points: Scaled) -> Tensor:
+    r = _SQRT5 * points.distance()
+    return (1.0 + r + r.square() / 3.0) * torch.exp(-r)
+
+
+def _arcsine(points: Scaled) -> Tensor:
+    # Williams 1997: a network of infinitely many error-function units, bias included.
+    a, b = points.first * points.scales, points.second * points.scales
+    product = 1.0 + a @ b.mT
+    first = 3.0 + 2.0 * a.square().sum(-1, keepdim=True)
+    second = 3.0 + 2.0 * b.square().sum(-1).unsqueeze(1)
+    return (2.0 / math.pi) * torch.asin(2.0 * product / torch.sqrt(first * second))
+
+
+def _periodic(points: Scaled) -> Tensor:
+    # MacKay 1998; a product over columns, each on a circle of its own.
+    angle = torch.pi * (points.first.unsqueeze(2) - points.second.unsqueeze(1))
+    angle = angle * points.frequencies.unsqueeze(1)
+    bent = (torch.sin(angle) * points.scales.unsqueeze(1)).square().sum(-1)
+    return torch.exp(-2.0 * bent)
+
+
+def _arcsine_variance(scaled: Float[Tensor, "*batch features"]) -> Tensor:
+    q = 1.0 + scaled.square().sum(-1)
+    return (2.0 / math.pi) * torch.asin(2.0 * q / (1.0 + 2.0 * q))
+
+
+# Correlations by name; all are one at distance zero, but for the arc sine kernel.
+KERNELS: dict[str, Callable[[Scaled], Tensor]] = {
+    "arcsine": _arcsine,
+    "matern12": _matern12,
+    "matern32": _matern32,
+    "matern52": _matern52,
+    "periodic": _periodic,
+    "rbf": _rbf,
+}
+
+
+def kernel_matrices(
+    names: tuple[str, ...],
+    hypotheses: Hypotheses,
+    first: Float[Tensor, "processes rows features"],
+    second: Float[Tensor, "processes columns features"],
+) -> Float[Tensor, "processes kernels rows columns"]:
+    """Return the kernel of two sets of points under each hypothesis."""
+    matrices = []
+    for k, name in enumerate(names):
+        scaled = Scaled(
+            first,
+            second,
+            hypotheses.scales[:, k].unsqueeze(1),
+            hypotheses.frequencies[:, k].unsqueeze(1),
+        )
+        slope = hypotheses.linear[:, k].square().unsqueeze(1)
+        amplitude = hypotheses.amplitude[:, k].square()[:, None, None]
+        constant = hypotheses.constant[:, k].square()[:, None, None]
+        shape = KERNELS[name](scaled)
+        matrices.append(amplitude * shape + (first * slope) @ second.mT + constant)
+    return torch.stack(matrices, dim=1)
+
+
+def prior_variances(
+    names: tuple[str, ...],
+    hypotheses: Hypotheses,
+    x: Float[Tensor, "processes rows features"],
+) -> Float[Tensor, "processes kernels rows"]:
+    """Return each point's variance under each hypothesis, before any data."""
+    variances = []
+    for k, name in enumerate(names):
+        shape = torch.ones_like(x[..., 0])
+        if name == "arcsine":
+            shape = _arcsine_variance(x * hypotheses.scales[:, k].unsqueeze(1))
+        slope = (x * hypotheses.linear[:, k].unsqueeze(1)).square().sum(-1)
+        amplitude = hypotheses.amplitude[:, k, None].square()
+        variances.append(
+            amplitude * shape + slope + hypotheses.constant[:, k, None].square()
+        )
+    return torch.stack(variances, dim=1)
+
+
+def condition(
+    names: tuple[str, ...],
+    hypotheses: Hypotheses,
+    x: Float[Tensor, "processes points features"],
+    y: Float[Tensor, "processes points"],
+    mask: Bool[Tensor, "processes points"],
+) -> Conditioned:
+    """Condition every hypothesis on a context, and compute its evidence."""
+    pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
+    kernel = kernel_matrices(names, hypotheses, x, x).masked_fill(~pair, 0.0)
+    jitter = JITTER * prior_variances(names, hypotheses, x)
+    diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
+    # A row that is not there is an observation of its own: it explains nothing.
+    there = mask.unsqueeze(1)
+    diagonal = torch.where(there, diagonal, torch.ones_like(diagonal))
+    factor = torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
+    centred = (y.unsqueeze(1) - hypotheses.mean.unsqueeze(-1)).masked_fill(~there, 0.0)
+    alphas = torch.cholesky_solve(centred.unsqueeze(-1), factor).squeeze(-1)
+    halved = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    count = mask.sum(-1, keepdim=True)
+    fit = 0.5 * (centred * alphas).sum(-1)
+    evidence = -fit - halved - 0.5 * _LOG_2PI * count
+    return Conditioned(hypotheses, x, mask, factor, alphas, evidence)
+
+
+def posterior_mean_and_half(
+    names: tuple[str, ...],
+    conditioned: Conditioned,
+    x: Float[Tensor, "processes rows features"],
+) -> tuple[Tensor, Tensor]:
+    """Return means (P, K, m), and the root (P, K, n, m) of what the context explains.
+
+    The posterior covariance is the prior's less the root's product with itself.
+    """
+    hypotheses = conditioned.hypotheses
+    cross = kernel_matrices(names, hypotheses, x, conditioned.context_x)
+    cross = cross.masked_fill(~conditioned.mask[:, None, None], 0.0)
+    shift = (cross @ conditioned.alphas.unsqueeze(-1)).squeeze(-1)
+    half = torch.linalg.solve_triangular(conditioned.factor, cross.mT, upper=False)
+    return hypotheses.mean.unsqueeze(-1) + shift, half
