@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from skfunc import predictive
 from skfunc.predictive import (
     Categorical,
     Gaussian,
     GaussianMixture,
-    SampledGaussian,
+    SampledProcess,
     coverage_levels,
 )
 
@@ -124,7 +123,7 @@ class TestGaussianMixture:
     def test_quantiles_do_not_depend_on_the_chunks(self, monkeypatch):
         value = mixture(rows=23)
         whole = value.quantiles(LEVELS)
-        monkeypatch.setattr(predictive, "_CHUNK", 150)
+        monkeypatch.setattr("skfunc.predictive._gaussian_mixture._CHUNK", 150)
         np.testing.assert_array_equal(value.quantiles(LEVELS), whole)
 
     def test_quantiles_rise_with_the_level(self):
@@ -365,60 +364,101 @@ def test_coverage_levels_are_central():
             coverage_levels(coverage)
 
 
-def linear_functions(n_rows=5, n_targets=2, slope=1.0):
-    """Functions slope * a * x with a standard normal, and noise of deviation 0.3."""
+class LaplaceRows:
+    """Laplace distributions about zero, of given deviations."""
+
+    def __init__(self, stds):
+        self.stds = stds
+        self.law = stats.laplace(scale=stds / np.sqrt(2.0))
+
+    def mean(self):
+        return np.zeros_like(self.stds)
+
+    def std(self):
+        return self.stds
+
+    def cdf(self, y):
+        return self.law.cdf(y)
+
+    def quantiles(self, levels):
+        return np.stack([self.law.ppf(level) for level in levels], axis=1)
+
+    def log_prob(self, y):
+        return self.law.logpdf(y).sum(-1)
+
+
+class Lines:
+    """Functions a * x with a standard normal, and noise of deviation 0.3."""
+
+    def __init__(self, x, n_targets):
+        self.x, self.n_targets = x, n_targets
+
+    def draw(self, n_samples, random_state):
+        a = random_state.standard_normal((self.n_targets, n_samples))
+        return self.x[:, None, None] * a
+
+    def draw_observations(self, n_samples, random_state):
+        functions = self.draw(n_samples, random_state)
+        return functions + 0.3 * random_state.standard_normal(functions.shape)
+
+    def variance(self):
+        return np.square(self.x)[:, None] * np.ones(self.n_targets)
+
+    def covariance(self):
+        return np.outer(self.x, self.x)[..., None] * np.ones(self.n_targets)
+
+
+def lines(n_rows=5, n_targets=2, factor=1.0):
     x = np.linspace(-1.0, 1.0, n_rows)
-
-    def draw(n_samples, random_state):
-        a = random_state.standard_normal((n_targets, n_samples))
-        return slope * x[:, None, None] * a
-
-    means = np.zeros((n_rows, n_targets))
-    stds = np.sqrt((slope * x[:, None]) ** 2 + 0.09) * np.ones(n_targets)
-    return x, SampledGaussian(means, stds, draw, squeeze=n_targets == 1, n_draws=4000)
+    stds = factor * np.sqrt(x[:, None] ** 2 + 0.09) * np.ones(n_targets)
+    rows, functions = LaplaceRows(stds), Lines(x, n_targets)
+    return x, SampledProcess(rows, functions, squeeze=n_targets == 1)
 
 
-def test_sampled_gaussian_covariance_is_that_of_its_functions():
-    x, value = linear_functions(n_targets=1)
+def test_sampled_process_covariance_is_that_of_its_functions():
+    x, value = lines(n_targets=1)
     covariance = value.cov()
     np.testing.assert_allclose(covariance.diagonal(), value.std() ** 2)
     off = ~np.eye(len(x), dtype=bool)
-    np.testing.assert_allclose(covariance[off], np.outer(x, x)[off], atol=0.05)
+    np.testing.assert_allclose(covariance[off], np.outer(x, x)[off])
+    assert lines()[1].cov().shape == (5, 5, 2)
 
 
-def test_sampled_gaussian_parts_add_up():
-    x, value = linear_functions()
+def test_sampled_process_parts_add_up():
+    x, value = lines()
     epistemic, aleatoric = value.std_parts()
-    np.testing.assert_allclose(epistemic**2 + aleatoric**2, value.std() ** 2)
-    np.testing.assert_allclose(epistemic, np.abs(x)[:, None] * np.ones(2), atol=0.03)
-    np.testing.assert_allclose(aleatoric, 0.3, atol=0.06)
+    np.testing.assert_allclose(epistemic, np.abs(x)[:, None] * np.ones(2))
+    np.testing.assert_allclose(aleatoric, 0.3)
 
 
-def test_sampled_gaussian_never_has_more_epistemic_than_total():
-    _, value = linear_functions(slope=1.0)
-    narrow = SampledGaussian(value.means, 0.1 * value.stds, value.draw, False)
+def test_sampled_process_never_has_more_epistemic_than_total():
+    _, narrow = lines(factor=0.1)
     epistemic, aleatoric = narrow.std_parts()
     assert (epistemic <= narrow.std()).all()
-    assert np.isfinite(aleatoric).all()
+    assert (aleatoric >= 0.0).all()
     assert np.linalg.eigvalsh(narrow.cov()[..., 0]).min() > -1e-12
 
 
-def test_sampled_gaussian_observations_have_the_stated_deviation():
-    _, value = linear_functions()
+def test_sampled_process_draws():
+    _, value = lines()
     draws = value.sample_observations(6000, np.random.RandomState(1))
     assert draws.shape == (5, 2, 6000)
     np.testing.assert_allclose(draws.std(axis=-1), value.std(), rtol=0.05)
     functions = value.sample_functions(3, np.random.RandomState(1))
     assert functions.shape == (5, 2, 3)
+    with pytest.raises(ValueError, match="n_samples"):
+        value.sample_functions(0, np.random.RandomState(1))
 
 
-def test_sampled_gaussian_quantiles_and_density_are_gaussian():
-    _, value = linear_functions()
-    np.testing.assert_allclose(
-        value.quantiles([0.05, 0.95])[:, 1] - value.mean(),
-        stats.norm.ppf(0.95) * value.std(),
-    )
+def test_sampled_process_rows_are_those_of_its_marginals():
+    _, value = lines()
+    rows = value.marginals
+    quantiles = value.quantiles([0.05, 0.95])
+    assert quantiles.shape == (5, 2, 2)
+    np.testing.assert_allclose(rows.cdf(quantiles[:, 0]), 0.05)
     y = np.full((5, 2), 0.4)
-    expected = stats.norm.logpdf(y, value.mean(), value.std()).sum(-1)
-    np.testing.assert_allclose(value.log_prob(y), expected)
-    np.testing.assert_allclose(value.cdf(value.quantiles(0.3)[:, 0]), 0.3)
+    np.testing.assert_allclose(value.log_prob(y), rows.law.logpdf(y).sum(-1))
+    np.testing.assert_allclose(value.cdf(y), rows.cdf(y))
+    np.testing.assert_array_equal(value.mean(), 0.0)
+    with pytest.raises(ValueError, match="alpha"):
+        value.quantiles([0.0])

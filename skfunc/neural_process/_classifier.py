@@ -17,6 +17,7 @@ from skfunc.neural_process._documentation import (
     ESTIMATOR_PARAMETERS,
 )
 from skfunc.neural_process._estimator import BaseNeuralProcess
+from skfunc.neural_process._refit import whole_or_unchanged
 
 Array = NDArray[np.float64]
 
@@ -68,7 +69,17 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
     (75, 3)
     """
 
-    _likelihood = "categorical"
+    _likelihoods = ("categorical",)
+
+    def _likelihood(self, values: Array) -> tuple[str, dict[str, Any]]:
+        return "categorical", {}
+
+    def _check_parameters(self, n_features: int) -> None:
+        super()._check_parameters(n_features)
+        if self.variant == "kernel":
+            raise ValueError(
+                "variant='kernel' predicts numbers, not classes; use another variant"
+            )
 
     @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike) -> NeuralProcessClassifier:
@@ -86,21 +97,22 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
         self : NeuralProcessClassifier
             The fitted estimator.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(labels)
-        self._check_parameters(rows.shape[1])
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "Classifier can't train when only one class is present: "
-                f"{self.classes_[0]!r}"
+        with whole_or_unchanged(self):
+            rows, labels = validate_data(self, X, y, dtype=np.float64)
+            check_classification_targets(labels)
+            self._check_parameters(rows.shape[1])
+            self.classes_ = np.unique(labels)
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    "Classifier can't train when only one class is present: "
+                    f"{self.classes_[0]!r}"
+                )
+            context = self._init_callback_context()
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            self._fit_context(rows, self._indicators(labels))
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=dict
             )
-        context = self._init_callback_context()
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        self._fit_context(rows, self._indicators(labels))
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=dict
-        )
         return self
 
     def partial_fit(
@@ -126,10 +138,7 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
             return self.fit(X, y)
         rows, labels = validate_data(self, X, y, dtype=np.float64, reset=False)
         self._label_positions(labels, len(rows))
-        more_x, more_y = self._standardized(rows, self._indicators(labels))
-        self.X_context_ = np.concatenate([self.X_context_, more_x])
-        self.y_context_ = np.concatenate([self.y_context_, more_y])
-        self._runtime.state = None
+        self._extend_context(rows, self._indicators(labels))
         return self
 
     def _indicators(self, labels: NDArray[Any]) -> Array:

@@ -1,9 +1,10 @@
 """What the estimators of neural processes document alike."""
 
-NETWORK_PARAMETERS = """variant : {"cnp", "np", "anp", "convcnp", "tnp", "lbanp"}, \
-default="tnp"
+NETWORK_PARAMETERS = """variant : {"cnp", "np", "anp", "convcnp", "tnp", "lbanp", \
+"kernel"}, default="tnp"
         The network: conditional, latent, attentive, convolutional (one feature),
-        transformer, or a transformer with inducing tokens, whose cost is linear.
+        transformer, transformer with inducing tokens, whose cost is linear, or one
+        that infers kernels and conditions Gaussian processes in closed form.
     hidden_size : int, default=64
         Width of its layers.
     n_layers : int, default=4
@@ -22,6 +23,16 @@ default="tnp"
         latent the evidence lower bound (their "auto") or an importance-weighted
         likelihood."""
 
+LIKELIHOOD_PARAMETERS = """likelihood : {"gaussian", "mixture", "bins"}, \
+default="gaussian"
+        What the network says of an observation: a Gaussian, a mixture of Gaussians, or
+        the masses of bins between quantiles of y, with half-normal tails.
+    n_components : int, default=5
+        Gaussians of a mixture; "kernel" has one for each of its kernels.
+    n_bins : int, default=50
+        Most bins; quantiles that lie close to each other share one.
+    """
+
 TRAINING_PARAMETERS = """batch_size : int, default=16
         Tasks in a step.
     learning_rate_init : float, default=1e-3
@@ -34,6 +45,10 @@ TRAINING_PARAMETERS = """batch_size : int, default=16
         Initial weights and all that is drawn in training.
     device : str or torch.device, default="auto"
         Where to train; "auto" is CUDA where there is one."""
+
+LEARNER_PARAMETERS = NETWORK_PARAMETERS.replace(
+    "hidden_size :", LIKELIHOOD_PARAMETERS + "hidden_size :"
+)
 
 IMAGE_PARAMETERS = (
     NETWORK_PARAMETERS.replace('default="tnp"', 'default="convcnp"')
@@ -71,6 +86,10 @@ ESTIMATOR_PARAMETERS = (
         Draws of the latent that a prediction is made of.
     verbose :""",
     )
+)
+
+REGRESSOR_PARAMETERS = ESTIMATOR_PARAMETERS.replace(
+    "hidden_size :", LIKELIHOOD_PARAMETERS + "hidden_size :"
 )
 
 ESTIMATOR_ATTRIBUTES = """prior_ : NeuralProcessPrior

@@ -15,13 +15,22 @@ from torch import Tensor
 from skfunc._members import weighted_moments
 from skfunc._validation import check_integer, check_shape
 from skfunc.base import FunctionEstimator
+from skfunc.neural_process._functions import context_tensors
+from skfunc.neural_process._marginals import LikelihoodMarginals, best_factor
 from skfunc.neural_process._parameters import (
     check_training_parameters,
     meta_training,
 )
 from skfunc.neural_process._prior import NeuralProcessPrior
 from skfunc.neural_process._tasks import TaskRows
-from skfunc.nn import NeuralProcess, TaskBatch, conditional_log_likelihood
+from skfunc.neural_process._training import MetaTraining
+from skfunc.nn import (
+    ContinuousLikelihood,
+    GaussianLikelihood,
+    NeuralProcess,
+    TaskBatch,
+    conditional_log_likelihood,
+)
 from skfunc.training import resolve_device, thread_limits
 
 Array = NDArray[np.float64]
@@ -48,7 +57,8 @@ class _Runtime:
 class BaseNeuralProcess(FunctionEstimator):
     """Base of the estimators: a prior, its context, and predictions given it."""
 
-    _likelihood = "gaussian"
+    # Likelihoods of priors that the estimator can condition.
+    _likelihoods: tuple[str, ...]
     _runtime: _Runtime
 
     def __init__(
@@ -90,6 +100,10 @@ class BaseNeuralProcess(FunctionEstimator):
         self.random_state = random_state
         self.device = device
 
+    def _likelihood(self, values: Array) -> tuple[str, dict[str, Any]]:
+        """Return the likelihood to learn with, given standardized targets."""
+        raise NotImplementedError
+
     def _check_parameters(self, n_features: int) -> None:
         check_training_parameters(self, n_features)
         check_integer("n_draws", self.n_draws)
@@ -122,23 +136,19 @@ class BaseNeuralProcess(FunctionEstimator):
         self, prior: NeuralProcessPrior, X: Array, targets: Array, seed: int
     ) -> None:
         """Make the rows the context of a prior, which is all that fitted means."""
-        self.prior_ = prior
         draws = np.random.RandomState(seed)
-        size = self.prior_.network().is_latent and self._latent_size()
-        self.normals_ = draws.standard_normal((self.n_draws, int(size or 1)))
-        self.X_context_, self.y_context_ = self._standardized(X, targets)
+        self.normals_ = draws.standard_normal((self.n_draws, latent_size(prior)))
+        self.X_context_, self.y_context_ = standardized(prior, X, targets)
         self._runtime = _Runtime()
+        self.prior_ = prior
 
-    def _latent_size(self) -> int:
-        """Return the width of the prior's latent."""
-        prior = self.prior_
-        nothing = torch.zeros(1, 0, 1, dtype=torch.float64)
-        latent = prior.network().infer(
-            nothing.expand(1, 0, prior.n_features),
-            nothing.expand(1, 0, prior.n_targets),
-            torch.zeros(1, 0, dtype=torch.bool),
-        )
-        return latent.mean.shape[1]
+    def _extend_context(self, X: Array, targets: Array) -> None:
+        """Add rows to the context."""
+        more_x, more_y = standardized(self.prior_, X, targets)
+        X_context = np.concatenate([self.X_context_, more_x])
+        y_context = np.concatenate([self.y_context_, more_y])
+        self.X_context_, self.y_context_ = X_context, y_context
+        self._runtime.state = None
 
     def _given_prior(self, n_features: int, n_targets: int) -> NeuralProcessPrior:
         prior = self.prior
@@ -148,10 +158,11 @@ class BaseNeuralProcess(FunctionEstimator):
             prior = load(prior)
             if not isinstance(prior, NeuralProcessPrior):
                 raise ValueError(f"prior={self.prior!r} holds no NeuralProcessPrior")
-        if prior.likelihood != self._likelihood:
+        if prior.likelihood not in self._likelihoods:
+            needed = " or ".join(repr(name) for name in self._likelihoods)
             raise ValueError(
                 f"the prior predicts with likelihood={prior.likelihood!r}; "
-                f"{type(self).__name__} needs {self._likelihood!r}"
+                f"{type(self).__name__} needs {needed}"
             )
         for name, given, known in (
             ("columns of X", n_features, prior.n_features),
@@ -168,7 +179,7 @@ class BaseNeuralProcess(FunctionEstimator):
         ones = np.ones(len(X))
         x_mean, x_scale = weighted_moments(X, ones)
         y_mean, y_scale = weighted_moments(targets, ones)
-        if self._likelihood == "categorical":
+        if self._likelihoods == ("categorical",):
             y_mean, y_scale = np.zeros_like(y_mean), np.ones_like(y_scale)
         rows, values = (X - x_mean) / x_scale, (targets - y_mean) / y_scale
         generator = np.random.default_rng(seed)
@@ -191,9 +202,9 @@ class BaseNeuralProcess(FunctionEstimator):
             _TARGET_ROWS,
         )
         device = resolve_device(self.device)
-        training = meta_training(
-            self, self._likelihood, int(steps), (float(rows.min()), float(rows.max()))
-        )
+        likelihood, parameters = self._likelihood(values[kept])
+        x_range = (float(rows.min()), float(rows.max()))
+        training = meta_training(self, likelihood, int(steps), x_range, parameters)
         moments = {
             "x_mean": x_mean,
             "x_scale": x_scale,
@@ -209,7 +220,7 @@ class BaseNeuralProcess(FunctionEstimator):
                     moments=moments,
                     seed=seed,
                     device=device,
-                    judge=self._judge(rows, values, kept, judged, device),
+                    judge=self._judge(training, rows, values, kept, judged, device),
                     judge_every=max(int(steps) // 20, 10),
                     patience=_PATIENCE,
                     on_step=self._report if self.verbose else None,
@@ -217,7 +228,7 @@ class BaseNeuralProcess(FunctionEstimator):
         finally:
             self.loss_curve_ = training.losses
             self.n_iter_ = len(training.losses)
-        if judged and self._likelihood == "gaussian":
+        if judged and likelihood != "categorical":
             self.std_scale_ = _std_scale(
                 prior, rows[kept], values[kept], rows[judged], values[judged]
             )
@@ -230,6 +241,7 @@ class BaseNeuralProcess(FunctionEstimator):
 
     def _judge(
         self,
+        training: MetaTraining,
         rows: Array,
         values: Array,
         kept: NDArray[np.intp],
@@ -239,9 +251,7 @@ class BaseNeuralProcess(FunctionEstimator):
         """Return the loss of the rows kept out, given the others; None if none are."""
         if not judged:
             return None
-        from skfunc.neural_process._prior import build_likelihood
-
-        likelihood = build_likelihood(self._likelihood, float(self.min_std))
+        likelihood = training.build_likelihood().to(device, torch.float32)
 
         def tensor(array: Array) -> Tensor:
             return torch.as_tensor(array[None], dtype=torch.float32, device=device)
@@ -257,13 +267,6 @@ class BaseNeuralProcess(FunctionEstimator):
             return -float(conditional_log_likelihood(network, likelihood, batch))
 
         return loss
-
-    def _standardized(self, X: Array, targets: Array) -> tuple[Array, Array]:
-        prior = self.prior_
-        return (
-            (X - prior.moments("x_mean")) / prior.moments("x_scale"),
-            (targets - prior.moments("y_mean")) / prior.moments("y_scale"),
-        )
 
     def _state(self) -> Any:
         """Return the encoded context, computed once."""
@@ -330,13 +333,12 @@ class BaseNeuralProcess(FunctionEstimator):
         if not isinstance(self.prior_, NeuralProcessPrior):
             raise ValueError("prior_ is no NeuralProcessPrior")
         prior, n_rows = self.prior_, len(self.X_context_)
-        if prior.likelihood != self._likelihood:
+        if prior.likelihood not in self._likelihoods:
             raise ValueError(f"prior_ predicts with likelihood={prior.likelihood!r}")
         check_shape("X_context_", self.X_context_, (n_rows, prior.n_features))
         check_shape("y_context_", self.y_context_, (n_rows, prior.n_targets))
-        size = self._latent_size() if prior.network().is_latent else 1
         check_shape("std_scale_", self.std_scale_, (prior.n_targets,))
-        check_shape("normals_", self.normals_, (self.n_draws, size))
+        check_shape("normals_", self.normals_, (self.n_draws, latent_size(prior)))
 
 
 def _std_scale(
@@ -344,29 +346,46 @@ def _std_scale(
 ) -> Array:
     """Return the factor on standard deviations that rows kept out ask for.
 
-    The root mean square of their standardized residuals, drawn to one as if some rows
-    more had been predicted with the stated deviation.
+    For Gaussians the root mean square of standardized residuals, drawn to one as if
+    some rows more had been predicted with the stated deviation; otherwise what
+    maximizes the likelihood in the same way.
     """
     likelihood = prior.likelihood_module()
     network = prior.network()
     with torch.no_grad():
         state = network.encode(*context_tensors(X, y))
-        raw = network.decode(state, torch.as_tensor(X_out[None]))[0]
-        mean, variance = likelihood.mean(raw).numpy(), likelihood.variance(raw).numpy()
+        raw = network.decode(state, torch.as_tensor(X_out[None]))
+    if not isinstance(likelihood, GaussianLikelihood):
+        assert isinstance(likelihood, ContinuousLikelihood)
+        ones = np.ones(y.shape[1])
+        stated = LikelihoodMarginals(likelihood, raw, 0.0 * ones, ones, ones)
+        return best_factor(stated, y_out, _PRIOR_ROWS)
+    mean, std = (part[0].numpy() for part in likelihood.parameters_of(raw))
+    variance = np.square(std)
     squares = np.square(y_out - mean) / variance
     total = squares.sum(axis=0) + _PRIOR_ROWS
     return np.sqrt(total / (len(y_out) + _PRIOR_ROWS))
 
 
-def context_tensors(X: Array, y: Array) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a context as one task's tensors."""
-    return (
-        torch.as_tensor(X[None]),
-        torch.as_tensor(y[None]),
-        torch.ones(1, len(X), dtype=torch.bool),
+def latent_size(prior: NeuralProcessPrior) -> int:
+    """Return the width of a prior's latent; one if it has none."""
+    network = prior.network()
+    if not network.is_latent:
+        return 1
+    nothing = torch.zeros(1, 0, 1, dtype=torch.float64)
+    latent = network.infer(
+        nothing.expand(1, 0, prior.n_features),
+        nothing.expand(1, 0, prior.n_targets),
+        torch.zeros(1, 0, dtype=torch.bool),
     )
+    return latent.mean.shape[1]
 
 
-def seeded(random_state: np.random.RandomState) -> torch.Generator:
-    """Return torch's generator that follows from a RandomState."""
-    return torch.Generator().manual_seed(int(random_state.randint(2**31 - 1)))
+def standardized(
+    prior: NeuralProcessPrior, X: Array, targets: Array
+) -> tuple[Array, Array]:
+    """Return rows and targets in the units of a prior's tasks."""
+    return (
+        (X - prior.moments("x_mean")) / prior.moments("x_scale"),
+        (targets - prior.moments("y_mean")) / prior.moments("y_scale"),
+    )

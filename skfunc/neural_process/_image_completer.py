@@ -24,7 +24,7 @@ from skfunc._validation import (
 )
 from skfunc.base import FunctionEstimator
 from skfunc.neural_process._documentation import IMAGE_PARAMETERS, TRAINING_PARAMETERS
-from skfunc.neural_process._estimator import seeded
+from skfunc.neural_process._functions import seeded
 from skfunc.neural_process._images import (
     ImageTasks,
     as_points,

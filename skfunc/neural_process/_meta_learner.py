@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,18 @@ from skfunc._docstrings import fill_docstrings
 from skfunc._members import weighted_moments
 from skfunc._validation import check_integer
 from skfunc.base import FunctionEstimator
-from skfunc.neural_process._documentation import NETWORK_PARAMETERS, TRAINING_PARAMETERS
+from skfunc.neural_process._documentation import (
+    LEARNER_PARAMETERS,
+    TRAINING_PARAMETERS,
+)
 from skfunc.neural_process._parameters import (
+    check_likelihood_parameters,
     check_training_parameters,
+    likelihood_parameters,
     meta_training,
 )
 from skfunc.neural_process._prior import NeuralProcessPrior
+from skfunc.neural_process._refit import whole_or_unchanged
 from skfunc.neural_process._tasks import TaskRows, split_by_group
 from skfunc.neural_process.priors import TaskPrior
 from skfunc.nn import TaskBatch
@@ -33,7 +39,17 @@ Array = NDArray[np.float64]
 _MOMENT_TASKS = 256
 
 
-@fill_docstrings(network=NETWORK_PARAMETERS, training=TRAINING_PARAMETERS)
+class _Source(NamedTuple):
+    """Where batches of tasks come from, and what is known of all of them."""
+
+    draw: Callable[[int, np.random.Generator, torch.dtype], TaskBatch]
+    moments: dict[str, Array]
+    x_range: tuple[float, float]
+    values: Array
+    n_tasks: int | None
+
+
+@fill_docstrings(network=LEARNER_PARAMETERS, training=TRAINING_PARAMETERS)
 class NeuralProcessMetaLearner(FunctionEstimator):
     """Learn what functions look like from many of them.
 
@@ -95,6 +111,9 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         self,
         *,
         variant: str = "tnp",
+        likelihood: str = "gaussian",
+        n_components: int = 5,
+        n_bins: int = 50,
         hidden_size: int = 64,
         n_layers: int = 4,
         n_heads: int = 4,
@@ -114,6 +133,9 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         device: str | torch.device = "auto",
     ) -> None:
         self.variant = variant
+        self.likelihood = likelihood
+        self.n_components = n_components
+        self.n_bins = n_bins
         self.hidden_size = hidden_size
         self.n_layers = n_layers
         self.n_heads = n_heads
@@ -153,40 +175,41 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         self : NeuralProcessMetaLearner
             The fitted learner.
         """
-        random_state = check_random_state(self.random_state)
-        seed = int(random_state.randint(2**31 - 1))
-        low, high = self._check_sizes()
-        if isinstance(X, TaskPrior):
-            draw, moments, x_range = self._stream(X, seed, low, high)
-            self.n_tasks_ = None
-        else:
-            tasks = self._collect(X, y, groups)
-            moments = _moments(tasks)
-            scaled = [
-                (
-                    (a - moments["x_mean"]) / moments["x_scale"],
-                    (b - moments["y_mean"]) / moments["y_scale"],
-                )
-                for a, b in tasks
-            ]
-            draw = TaskRows(scaled, (low, high), self.target_size).draw
-            x_range = (
-                float(min(a.min() for a, _ in scaled)),
-                float(max(a.max() for a, _ in scaled)),
+        with whole_or_unchanged(self):
+            random_state = check_random_state(self.random_state)
+            seed = int(random_state.randint(2**31 - 1))
+            low, high = self._check_sizes()
+            if isinstance(X, TaskPrior):
+                source = self._stream(X, seed, low, high)
+            else:
+                source = self._rows_of(self._collect(X, y, groups), low, high)
+            check_training_parameters(self, len(source.moments["x_mean"]))
+            check_likelihood_parameters(self)
+            context = self._init_callback_context()
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            self._train(source, seed)
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=dict
             )
-            self.n_tasks_ = len(tasks)
-        n_features, n_targets = len(moments["x_mean"]), len(moments["y_mean"])
-        check_training_parameters(self, n_features)
-        training = meta_training(self, "gaussian", int(self.max_iter), x_range)
-        context = self._init_callback_context()
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        return self
+
+    def _train(self, source: _Source, seed: int) -> None:
+        """Learn; `prior_` comes last."""
+        self.n_tasks_ = source.n_tasks
+        training = meta_training(
+            self,
+            self.likelihood,
+            int(self.max_iter),
+            source.x_range,
+            likelihood_parameters(self, source.values),
+        )
         try:
             with thread_limits(small=self.hidden_size <= 128):
-                self.prior_ = training.run(
-                    draw,
-                    n_features=n_features,
-                    n_targets=n_targets,
-                    moments=moments,
+                prior = training.run(
+                    source.draw,
+                    n_features=len(source.moments["x_mean"]),
+                    n_targets=len(source.moments["y_mean"]),
+                    moments=source.moments,
                     seed=seed,
                     device=resolve_device(self.device),
                     on_step=self._report if self.verbose else None,
@@ -199,10 +222,30 @@ class NeuralProcessMetaLearner(FunctionEstimator):
         finally:
             self.loss_curve_ = training.losses
             self.n_iter_ = len(training.losses)
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=dict
+        self.prior_ = prior
+
+    def _rows_of(
+        self, tasks: list[tuple[Array, Array]], low: int, high: int
+    ) -> _Source:
+        """Return what draws batches of a collection of tasks."""
+        moments = _moments(tasks)
+        scaled = [
+            (
+                (a - moments["x_mean"]) / moments["x_scale"],
+                (b - moments["y_mean"]) / moments["y_scale"],
+            )
+            for a, b in tasks
+        ]
+        return _Source(
+            TaskRows(scaled, (low, high), self.target_size).draw,
+            moments,
+            (
+                float(min(a.min() for a, _ in scaled)),
+                float(max(a.max() for a, _ in scaled)),
+            ),
+            np.concatenate([b for _, b in scaled]),
+            len(tasks),
         )
-        return self
 
     def _report(self, step: int, loss: float) -> bool:
         if step % 100 == 0:
@@ -253,8 +296,8 @@ class NeuralProcessMetaLearner(FunctionEstimator):
             return [(rows, targets)]
         return split_by_group(rows, targets, groups)
 
-    def _stream(self, prior: TaskPrior, seed: int, low: int, high: int):
-        """Return what draws batches of a prior, with moments and range of its tasks."""
+    def _stream(self, prior: TaskPrior, seed: int, low: int, high: int) -> _Source:
+        """Return what draws batches of a task prior."""
         n_features = int(self.n_features)
         generator = torch.Generator().manual_seed(seed)
         size = high + int(self.target_size)
@@ -280,7 +323,13 @@ class NeuralProcessMetaLearner(FunctionEstimator):
             )
 
         scaled = (x - moments["x_mean"]) / moments["x_scale"]
-        return draw, moments, (float(scaled.min()), float(scaled.max()))
+        return _Source(
+            draw,
+            moments,
+            (float(scaled.min()), float(scaled.max())),
+            (y - moments["y_mean"]) / moments["y_scale"],
+            None,
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return whether there is a prior: a fit that failed leaves none."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skfunc._validation import check_integer, check_option, check_real
+from skfunc.neural_process._likelihoods import CONTINUOUS, bin_edges
 from skfunc.neural_process._training import OBJECTIVES, MetaTraining
 from skfunc.training import resolve_device
 
-VARIANTS = ("cnp", "np", "anp", "convcnp", "tnp", "lbanp")
+VARIANTS = ("cnp", "np", "anp", "convcnp", "tnp", "lbanp", "kernel")
 _LATENT = ("np", "anp")
+# Hypotheses of "kernel", one component of a mixture each.
+_KERNELS = ("matern52", "rbf", "matern12", "arcsine")
+# Bins are two tails and at least one between them.
+_FEWEST_BINS = 3
 
 
 def check_training_parameters(estimator: Any, n_features: int) -> None:
@@ -48,6 +56,38 @@ def check_training_parameters(estimator: Any, n_features: int) -> None:
     resolve_device(estimator.device)
 
 
+def check_likelihood_parameters(estimator: Any) -> None:
+    """Check how a regressor's or a learner's network describes an observation.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter.
+    """
+    check_option("likelihood", estimator.likelihood, CONTINUOUS)
+    if estimator.variant == "kernel" and estimator.likelihood == "bins":
+        raise ValueError(
+            "variant='kernel' predicts Gaussians in closed form; its likelihood is "
+            "'gaussian' or 'mixture', not 'bins'"
+        )
+    check_integer("n_components", estimator.n_components)
+    check_integer("n_bins", estimator.n_bins, _FEWEST_BINS)
+
+
+def likelihood_parameters(
+    estimator: Any, values: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return the arguments of the likelihood, given standardized targets to learn."""
+    if estimator.likelihood == "bins":
+        n_bins, min_std = int(estimator.n_bins), float(estimator.min_std)
+        return {"edges": bin_edges(values, n_bins, min_std)}
+    if estimator.likelihood == "mixture":
+        of_kernels = estimator.variant == "kernel"
+        n_components = len(_KERNELS) if of_kernels else int(estimator.n_components)
+        return {"n_components": n_components}
+    return {}
+
+
 def network_parameters(estimator: Any, x_range: tuple[float, float]) -> dict[str, Any]:
     """Return the arguments of the variant's network.
 
@@ -75,14 +115,24 @@ def network_parameters(estimator: Any, x_range: tuple[float, float]) -> dict[str
             "n_heads": heads,
             "n_inducing": int(estimator.n_inducing),
         },
+        "kernel": {
+            **width,
+            "n_layers": layers,
+            "kernels": list(_KERNELS),
+            "min_std": float(estimator.min_std),
+        },
     }
     return by_variant[estimator.variant]
 
 
 def meta_training(
-    estimator: Any, likelihood: str, n_steps: int, x_range: tuple[float, float]
+    estimator: Any,
+    likelihood: str,
+    n_steps: int,
+    x_range: tuple[float, float],
+    parameters: dict[str, Any] | None = None,
 ) -> MetaTraining:
-    """Return the training that the parameters ask for."""
+    """Return the training that the parameters ask for; `parameters` of likelihood."""
     return MetaTraining(
         variant=estimator.variant,
         likelihood=likelihood,
@@ -93,4 +143,5 @@ def meta_training(
         batch_size=int(estimator.batch_size),
         learning_rate=float(estimator.learning_rate_init),
         weight_decay=float(estimator.alpha),
+        likelihood_parameters=parameters or {},
     )

@@ -9,17 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skfunc.nn import (
-    NEURAL_PROCESSES,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    Likelihood,
-    NeuralProcess,
-)
+from skfunc.neural_process._likelihoods import LIKELIHOODS, build_likelihood
+from skfunc.nn import NEURAL_PROCESSES, Likelihood, NeuralProcess
 
 Array = NDArray[np.float64]
 
-_LIKELIHOODS = ("gaussian", "categorical")
 _MOMENTS = ("x_mean", "x_scale", "y_mean", "y_scale")
 
 
@@ -33,22 +27,26 @@ class NeuralProcessPrior:
     Parameters
     ----------
     variant : str
-        Name of the network: "cnp", "np", "anp", "convcnp", "tnp", "lbanp".
-    likelihood : {"gaussian", "categorical"}
+        Name of the network: "cnp", "np", "anp", "convcnp", "tnp", "lbanp",
+        "kernel".
+    likelihood : {"gaussian", "mixture", "bins", "categorical"}
         What the network predicts.
     n_features, n_targets : int
         Columns of X; columns of y, or classes.
     network_parameters : dict
         Further arguments of the network.
     min_std : float
-        Floor of the Gaussian's standard deviation, in standardized units of y.
+        Floor of a Gaussian's standard deviation, in standardized units of y.
     weights : dict of ndarray
         The network's parameters.
     moments : dict of ndarray
         "x_mean", "x_scale" of shape (n_features,) and "y_mean", "y_scale" of shape
         (n_targets,): what data are standardized by.
-    training : dict
+    training : dict, optional
         What is known of the training: steps, seconds, losses.
+    likelihood_parameters : dict, optional
+        Further arguments of the likelihood: "n_components" of a mixture, or the list
+        "edges" of bins.
 
     See Also
     --------
@@ -78,16 +76,17 @@ class NeuralProcessPrior:
         weights: dict[str, NDArray[np.float32]],
         moments: dict[str, Array],
         training: dict[str, Any] | None = None,
+        likelihood_parameters: dict[str, Any] | None = None,
     ) -> None:
         if variant not in NEURAL_PROCESSES:
             raise ValueError(
                 f"variant={variant!r} is unknown; choose one of "
                 f"{sorted(NEURAL_PROCESSES)}"
             )
-        if likelihood not in _LIKELIHOODS:
+        if likelihood not in LIKELIHOODS:
             raise ValueError(
                 f"likelihood={likelihood!r} is unknown; choose one of "
-                f"{list(_LIKELIHOODS)}"
+                f"{list(LIKELIHOODS)}"
             )
         self._content: dict[str, Any] = {
             "variant": variant,
@@ -99,6 +98,7 @@ class NeuralProcessPrior:
             "weights": {name: _frozen(value) for name, value in weights.items()},
             "moments": {name: _frozen(moments[name]) for name in _MOMENTS},
             "training": dict(training or {}),
+            "likelihood_parameters": dict(likelihood_parameters or {}),
         }
         self._module: NeuralProcess | None = None
 
@@ -123,7 +123,7 @@ class NeuralProcessPrior:
 
     @property
     def likelihood(self) -> str:
-        """What the network predicts: "gaussian" or "categorical"."""
+        """What the network predicts: "gaussian", "mixture", "bins" or "categorical"."""
         return self._content["likelihood"]
 
     @property
@@ -167,9 +167,13 @@ class NeuralProcessPrior:
         Returns
         -------
         skfunc.nn.Likelihood
-            A Gaussian with its floor, or classes.
+            In float64.
         """
-        return build_likelihood(self.likelihood, self._content["min_std"])
+        return build_likelihood(
+            self.likelihood,
+            self._content["min_std"],
+            self._content["likelihood_parameters"],
+        ).double()
 
     def network(self) -> NeuralProcess:
         """Build the network when first asked for.
@@ -230,13 +234,6 @@ class NeuralProcessPrior:
         prior = cls(**state)
         prior.network()
         return prior
-
-
-def build_likelihood(name: str, min_std: float) -> Likelihood:
-    """Return the likelihood of that name."""
-    if name == "categorical":
-        return CategoricalLikelihood()
-    return GaussianLikelihood(min_std)
 
 
 def build_network(

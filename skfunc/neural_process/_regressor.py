@@ -15,16 +15,28 @@ from skfunc._validation import check_integer
 from skfunc.base import FunctionRegressorMixin
 from skfunc.neural_process._documentation import (
     ESTIMATOR_ATTRIBUTES,
-    ESTIMATOR_PARAMETERS,
+    REGRESSOR_PARAMETERS,
 )
-from skfunc.neural_process._estimator import BaseNeuralProcess, context_tensors, seeded
-from skfunc.nn import GaussianLikelihood, autoregressive_sample
-from skfunc.predictive import GaussianMixture, Predictive, SampledGaussian
+from skfunc.neural_process._estimator import BaseNeuralProcess
+from skfunc.neural_process._functions import (
+    ClosedFormFunctions,
+    LatentFunctions,
+    RowByRowFunctions,
+)
+from skfunc.neural_process._likelihoods import CONTINUOUS
+from skfunc.neural_process._marginals import LikelihoodMarginals
+from skfunc.neural_process._parameters import (
+    check_likelihood_parameters,
+    likelihood_parameters,
+)
+from skfunc.neural_process._refit import whole_or_unchanged
+from skfunc.nn import ContinuousLikelihood, KernelNeuralProcess
+from skfunc.predictive import Functions, GaussianMixture, Predictive, SampledProcess
 
 Array = NDArray[np.float64]
 
 
-@fill_docstrings(parameters=ESTIMATOR_PARAMETERS, attributes=ESTIMATOR_ATTRIBUTES)
+@fill_docstrings(parameters=REGRESSOR_PARAMETERS, attributes=ESTIMATOR_ATTRIBUTES)
 class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
     """Regressor that conditions a learned distribution over functions on the data.
 
@@ -81,6 +93,55 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
     ((2,), (2,))
     """
 
+    _likelihoods = CONTINUOUS
+
+    def __init__(
+        self,
+        prior: Any = "self",
+        *,
+        variant: str = "cnp",
+        likelihood: str = "gaussian",
+        n_components: int = 5,
+        n_bins: int = 50,
+        hidden_size: int = 128,
+        n_layers: int = 3,
+        n_heads: int = 4,
+        latent_size: int | None = None,
+        n_inducing: int = 32,
+        min_std: float = 1e-2,
+        objective: str = "auto",
+        max_iter: int | str = "auto",
+        batch_size: int = 8,
+        learning_rate_init: float = 3e-3,
+        alpha: float = 0.0,
+        n_draws: int = 16,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        super().__init__(
+            prior,
+            variant=variant,
+            hidden_size=hidden_size,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            latent_size=latent_size,
+            n_inducing=n_inducing,
+            min_std=min_std,
+            objective=objective,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            alpha=alpha,
+            n_draws=n_draws,
+            verbose=verbose,
+            random_state=random_state,
+            device=device,
+        )
+        self.likelihood = likelihood
+        self.n_components = n_components
+        self.n_bins = n_bins
+
     @with_callbacks
     def fit(self, X: ArrayLike, y: ArrayLike) -> NeuralProcessRegressor:
         """Learn the prior if it is the data set's own, and condition it on the data.
@@ -97,18 +158,19 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         self : NeuralProcessRegressor
             The fitted estimator.
         """
-        rows, targets = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
-        )
-        self._check_parameters(rows.shape[1])
-        context = self._init_callback_context()
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        targets = np.asarray(targets, dtype=np.float64).reshape(len(rows), -1)
-        self.n_targets_ = targets.shape[1]
-        self._fit_context(rows, targets)
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=dict
-        )
+        with whole_or_unchanged(self):
+            rows, targets = validate_data(
+                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
+            )
+            self._check_parameters(rows.shape[1])
+            context = self._init_callback_context()
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            targets = np.asarray(targets, dtype=np.float64).reshape(len(rows), -1)
+            self.n_targets_ = targets.shape[1]
+            self._fit_context(rows, targets)
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=dict
+            )
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike) -> NeuralProcessRegressor:
@@ -142,10 +204,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
             raise ValueError(
                 f"y has {targets.shape[1]} targets; the fit had {self.n_targets_}"
             )
-        more_x, more_y = self._standardized(rows, targets)
-        self.X_context_ = np.concatenate([self.X_context_, more_x])
-        self.y_context_ = np.concatenate([self.y_context_, more_y])
-        self._runtime.state = None
+        self._extend_context(rows, targets)
         return self
 
     @classmethod
@@ -156,53 +215,35 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         check_integer("n_targets_", self.n_targets_)
         super()._check_fitted_state()
 
+    def _check_parameters(self, n_features: int) -> None:
+        super()._check_parameters(n_features)
+        check_likelihood_parameters(self)
+
+    def _likelihood(self, values: Array) -> tuple[str, dict[str, Any]]:
+        return self.likelihood, likelihood_parameters(self, values)
+
     def _predictive(self, X: Array, **options: Any) -> Predictive:
         prior = self.prior_
-        likelihood = prior.likelihood_module()
-        assert isinstance(likelihood, GaussianLikelihood)
+        network, likelihood = prior.network(), prior.likelihood_module()
+        assert isinstance(likelihood, ContinuousLikelihood)
         scaled = (X - prior.moments("x_mean")) / prior.moments("x_scale")
-        raw = self._raw(scaled)
-        mean, std = (part.numpy() for part in likelihood.parameters_of(raw))
-        mean, std = self._unscaled(mean), std * prior.moments("y_scale")
-        std = std * self.std_scale_
-        squeeze = self.n_targets_ == 1
-        if prior.network().is_latent:
-            return GaussianMixture(mean, std, squeeze=squeeze)
-        return SampledGaussian(
-            mean[0],
-            std[0],
-            lambda n, random_state: self._functions(scaled, n, random_state),
-            squeeze=squeeze,
+        marginals = LikelihoodMarginals(
+            likelihood,
+            self._raw(scaled),
+            prior.moments("y_mean"),
+            prior.moments("y_scale"),
+            self.std_scale_,
         )
-
-    def _unscaled(self, values: Array) -> Array:
-        prior = self.prior_
-        return prior.moments("y_mean") + prior.moments("y_scale") * values
-
-    def _functions(
-        self, X: Array, n_samples: int, random_state: np.random.RandomState
-    ) -> Array:
-        """Draw functions row by row, (n, k, n_samples)."""
-        network, likelihood = self.prior_.network(), self.prior_.likelihood_module()
-        x, y, mask = context_tensors(self.X_context_, self.y_context_)
-        target = torch.as_tensor(X[None])
-        with torch.no_grad():
-            seen = autoregressive_sample(
-                network,
-                likelihood,
-                x,
-                y,
-                mask,
-                target,
-                n_samples=n_samples,
-                generator=seeded(random_state),
-            )[:, 0]
-            # The prediction given a draw is the function without its noise.
-            state = network.encode(
-                torch.cat([x, target], dim=1).expand(n_samples, -1, -1),
-                torch.cat([y.expand(n_samples, -1, -1), seen], dim=1),
-                torch.ones(n_samples, x.shape[1] + len(X), dtype=torch.bool),
-            )
-            raw = network.decode(state, target.expand(n_samples, -1, -1))
-            means = likelihood.mean(raw).numpy()
-        return np.moveaxis(self._unscaled(means), 0, -1)
+        squeeze = self.n_targets_ == 1
+        if network.is_latent and prior.likelihood == "gaussian":
+            means, stds = marginals.means(), marginals.stds()
+            return GaussianMixture(means, stds, squeeze=squeeze)
+        functions: Functions
+        if network.is_latent:
+            functions = LatentFunctions(marginals)
+        elif isinstance(network, KernelNeuralProcess):
+            functions = ClosedFormFunctions(network, self._state(), scaled, marginals)
+        else:
+            context = (self.X_context_, self.y_context_)
+            functions = RowByRowFunctions(network, context, scaled, marginals)
+        return SampledProcess(marginals, functions, squeeze=squeeze)

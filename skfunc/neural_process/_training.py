@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skfunc.neural_process._prior import (
-    NeuralProcessPrior,
-    build_likelihood,
-    build_network,
-)
+from skfunc.neural_process._likelihoods import build_likelihood
+from skfunc.neural_process._prior import NeuralProcessPrior, build_network
 from skfunc.nn import (
+    Likelihood,
     NeuralProcess,
     TaskBatch,
     conditional_log_likelihood,
@@ -38,7 +36,7 @@ class MetaTraining:
 
     Attributes
     ----------
-    variant, likelihood, min_std, network_parameters
+    variant, likelihood, likelihood_parameters, min_std, network_parameters
         As in `NeuralProcessPrior`.
     objective : str
         "likelihood" of the targets; for networks with a latent "elbo" or
@@ -61,7 +59,14 @@ class MetaTraining:
     learning_rate: float
     weight_decay: float
     n_draws: int = 1
+    likelihood_parameters: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+
+    def build_likelihood(self) -> Likelihood:
+        """Return what reads the network's raw outputs."""
+        return build_likelihood(
+            self.likelihood, self.min_std, self.likelihood_parameters
+        )
 
     def run(
         self,
@@ -115,7 +120,7 @@ class MetaTraining:
             Passed on after the prior so far is set as its attribute `prior`.
         """
         begun = time.perf_counter()
-        likelihood = build_likelihood(self.likelihood, self.min_std)
+        likelihood = self.build_likelihood().to(device=device, dtype=dtype)
         network = build_network(
             self.variant, likelihood, n_features, n_targets, self.network_parameters
         )
@@ -142,6 +147,7 @@ class MetaTraining:
             return NeuralProcessPrior(
                 variant=self.variant,
                 likelihood=self.likelihood,
+                likelihood_parameters=self.likelihood_parameters,
                 n_features=n_features,
                 n_targets=n_targets,
                 network_parameters=self.network_parameters,

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import skfunc
-from skfunc.predictive import GaussianMixture, SampledGaussian
+from skfunc.predictive import GaussianMixture, SampledProcess
 
 NEAR = np.linspace(0.0, 0.3, 4)[:, None]
 LATENT = ("anp", "np")
@@ -80,7 +80,7 @@ def test_parts_of_the_deviation(fitted, name):
 @pytest.mark.parametrize("name", DIAGONAL)
 def test_without_latent_a_row_is_gaussian(fitted, name):
     model = fitted(name)
-    assert isinstance(model._predictive_of(NEAR), SampledGaussian)
+    assert isinstance(model._predictive_of(NEAR), SampledProcess)
     mean, std = model.predict(NEAR, return_std=True)
     y = mean + 0.7
     np.testing.assert_allclose(

@@ -189,7 +189,7 @@ def test_prior_that_does_not_fit_the_data(regressor, measured, labelled):
         skfunc.NeuralProcessClassifier(prior=three.prior_).fit(
             labelled[0][two], labelled[1][two]
         )
-    with pytest.raises(ValueError, match="needs 'gaussian'"):
+    with pytest.raises(ValueError, match="needs 'gaussian' or 'mixture' or 'bins'"):
         skfunc.NeuralProcessRegressor(prior=three.prior_).fit(*np.ones((2, 5, 1)))
 
 
