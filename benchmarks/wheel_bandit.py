@@ -3,8 +3,12 @@
 The wheel of Riquelme et al. 2018 (arXiv 1802.09127), 2 000 rounds, every trial with
 contexts of its own. Regret is given in per cent of the expected regret of chance;
 simple regret is that of the last 500 rounds. ``exact`` is Thompson sampling by an agent
-that knows all but delta; the neural process (``NP``) learned from other wheels, with
-delta uniform on (0, 1), in this run.
+that knows all but delta.
+
+Neural processes learned from other wheels, with delta uniform on (0, 1), in this run.
+``NP`` saw 64 wheels of 562 rounds each; ``NP-fresh`` had new wheels in every step. Both
+are the network of ``_wheel_network.py``. ``estimator`` is skfunc's meta-learner and
+regressor on the 64 wheels, in an `EstimatorAgent`; it is slow, and not in the table.
 
     python benchmarks/wheel_bandit.py
     python benchmarks/wheel_bandit.py --agents exact NP --trials 5
@@ -23,6 +27,8 @@ import numpy as np
 
 from _measure import library_versions, limit_threads_of_children, one_thread
 from _table import markdown
+from _wheel_network import ExtremePoolingAgent
+from _wheel_training import CONTEXT_ROUNDS, TARGET_ROUNDS, WHEELS, learn
 from skfunc.datasets import WheelBandit
 from skfunc.decision import (
     EstimatorAgent,
@@ -34,13 +40,19 @@ from skfunc.decision import (
 
 RESULTS = Path(__file__).parent / "results"
 DELTAS = (0.5, 0.7, 0.9, 0.95, 0.99)
-AGENTS = ("uniform", "linear", "exact", "NP")
+AGENTS = ("uniform", "linear", "exact", "NP", "NP-fresh", "estimator")
+LABELS = {
+    "NP": "NP, learned from 64 wheels",
+    "NP-fresh": "NP, a wheel is never seen twice",
+}
 PUBLISHED = [
     ["NP, 80 000 rounds (1807.01622)", "1.60", "1.75", "3.37", "5.79", "22.15"],
     ["NeuralLinear, 80 000 rounds", "0.95", "1.60", "4.65", "9.56", "49.63"],
     ["ABML, 2 000 rounds", "1.36", "1.59", "3.51", "7.21", "35.04"],
 ]
-WHEELS, ROWS = 64, 562
+ROWS = CONTEXT_ROUNDS + TARGET_ROUNDS
+# Rounds of the games from which the agent of fresh wheels learns; 64 wheels have 512.
+FRESH_ROUNDS = 1000
 
 
 def wheel_tasks(random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -55,11 +67,16 @@ def wheel_tasks(random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return tasks
 
 
-def neural_process_agent(steps: int, variant: str) -> EstimatorAgent:
-    """Return an agent whose prior was learned from wheels."""
+def neural_process_agent(fresh: bool, steps: int) -> ExtremePoolingAgent:
+    """Return an agent whose network learned from wheels and from its own games."""
+    n_played = FRESH_ROUNDS if fresh else CONTEXT_ROUNDS
+    return ExtremePoolingAgent(learn(fresh=fresh, n_steps=steps, n_played=n_played))
+
+
+def estimator_agent(steps: int, variant: str) -> EstimatorAgent:
+    """Return an agent on a regressor whose prior was learned from wheels."""
     from skfunc import NeuralProcessMetaLearner, NeuralProcessRegressor
 
-    started = time.process_time()
     learner = NeuralProcessMetaLearner(
         variant=variant,
         context_size=(5, 512),
@@ -67,7 +84,6 @@ def neural_process_agent(steps: int, variant: str) -> EstimatorAgent:
         max_iter=steps,
         random_state=0,
     ).fit(wheel_tasks(0))
-    print(f"prior learned in {time.process_time() - started:.0f} CPU-s", flush=True)
     model = NeuralProcessRegressor(prior=learner.prior_, random_state=0)
     return EstimatorAgent(model, shared=True, incremental=True)
 
@@ -79,8 +95,10 @@ def build(name: str, arguments):
         return LinearThompsonAgent()
     if name == "exact":
         return WheelThompsonAgent()
-    if name == "NP":
-        return neural_process_agent(arguments.steps, arguments.variant)
+    if name in ("NP", "NP-fresh"):
+        return neural_process_agent(name == "NP-fresh", arguments.steps)
+    if name == "estimator":
+        return estimator_agent(arguments.steps, arguments.variant)
     raise SystemExit(f"unknown agent {name!r}; there are {', '.join(AGENTS)}")
 
 
@@ -101,32 +119,35 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--deltas", nargs="+", type=float, default=DELTAS)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=10_000, help="of meta-training")
-    parser.add_argument("--variant", default="anp", help="of the neural process")
+    parser.add_argument("--steps", type=int, default=8_000, help="of meta-training")
+    parser.add_argument("--variant", default="anp", help="of the estimator")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     limit_threads_of_children()
-    rows = []
+    rows, learning = [], {}
     with one_thread():
         for name in arguments.agents:
+            started = time.process_time()
             agent = build(name, arguments)
+            learning[name] = time.process_time() - started
+            print(f"{name}: ready in {learning[name]:.0f} CPU-s", flush=True)
             for delta in arguments.deltas:
                 for trial in range(arguments.trials):
                     figures = play(agent, delta, trial, arguments.rounds)
                     rows.append((name, delta, trial, *figures))
                 mean = np.mean([r[3] for r in rows[-arguments.trials :]])
                 print(f"{name}, delta {delta}: {mean:.2f} %", flush=True)
-    write(arguments, rows)
+    write(arguments, rows, learning)
 
 
-def write(arguments, rows: list[tuple]) -> None:
+def write(arguments, rows: list[tuple], learning: dict[str, float]) -> None:
     """Write the tables, and a row for every trial."""
     header = ["agent", *(f"delta {delta:g}" for delta in arguments.deltas)]
     tables = []
     for column in (3, 4):
         lines = []
         for name in arguments.agents:
-            line = [name]
+            line = [LABELS.get(name, name)]
             for delta in arguments.deltas:
                 of_cell = [r[column] for r in rows if r[:2] == (name, delta)]
                 error = np.std(of_cell, ddof=1) / np.sqrt(len(of_cell))
@@ -134,13 +155,12 @@ def write(arguments, rows: list[tuple]) -> None:
             if column == 3:
                 of_agent = [r[5] for r in rows if r[0] == name]
                 each = 1000 * np.mean(of_agent) / arguments.rounds
-                line.append(f"{each:.2f}")
+                line += [f"{each:.2f}", f"{learning[name]:.0f}"]
             lines.append(line)
         if column == 3 and tuple(arguments.deltas) == DELTAS:
-            lines += [[*line, ""] for line in PUBLISHED]
-        tables.append(
-            markdown([*header, "CPU-ms a round"] if column == 3 else header, lines)
-        )
+            lines += [[*line, "", ""] for line in PUBLISHED]
+        costs = ["CPU-ms a round", "CPU-s to learn"] if column == 3 else []
+        tables.append(markdown([*header, *costs], lines))
     text = (
         "# Wheel bandit\n\n"
         f"Regret in per cent of that of chance, {arguments.rounds} rounds; means and "
