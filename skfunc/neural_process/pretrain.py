@@ -65,6 +65,8 @@ class PretrainConfig:
         Fewest and most tasks of a step; they are of one size.
     batch_cells : int
         Context rows times columns, summed over tasks, that a step aims at.
+    batch_pairs : int
+        And squares of context rows, which kernels cost.
     learning_rate : float
         Learning rate, after a short rise.
     context : tuple of int
@@ -86,11 +88,17 @@ class PretrainConfig:
 
     kernels: tuple[str, ...] = ("matern52", "rbf", "matern12", "arcsine")
     network_parameters: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {"width": 48, "n_layers": 6}
+        default_factory=lambda: {
+            "width": 48,
+            "n_layers": 6,
+            "n_corrections": 4,
+            "correction_rows": 160,
+        }
     )
     n_steps: int = 100_000
-    batch_size: tuple[int, int] = (8, 64)
+    batch_size: tuple[int, int] = (4, 64)
     batch_cells: int = 16_384
+    batch_pairs: int = 400_000
     learning_rate: float = 1e-3
     context: tuple[int, int] = (8, 384)
     n_target: int = 32
@@ -156,6 +164,11 @@ class TaskStream:
         self.sizes = np.random.default_rng(config.seed)
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
 
+    def draw_corrections(self) -> int:
+        """Return how many corrections the next step trains."""
+        most = int(self.config.network_parameters.get("n_corrections", 0))
+        return int(self.sizes.integers(0, most + 1))
+
     def draw(self) -> TaskBatch:
         """Return the next batch."""
         config = self.config
@@ -163,7 +176,8 @@ class TaskStream:
         n = _log_uniform(self.sizes, *config.context)
         n = max(min(n, config.max_cells // d), config.context[0])
         fewest, most = config.batch_size
-        size = max(fewest, min(most, config.batch_cells // (n * d)))
+        size = min(config.batch_cells // (n * d), config.batch_pairs // n**2)
+        size = max(fewest, min(most, size))
         tasks = self.prior._draw(size, n + config.n_target, d, self.generator)
         return standardized_batch(tasks.X, tasks.y, n)
 
@@ -266,7 +280,7 @@ class Pretraining:
         begun = saved = time.monotonic()
         before = self.seconds
         while not self.trainer.done:
-            self.trainer.advance(self.stream.draw().to(self.device))
+            self.advance()
             now = time.monotonic()
             self.seconds = before + now - begun
             if self.trainer.step % _LOG_STEPS == 0:
@@ -278,6 +292,13 @@ class Pretraining:
                 break
         if checkpoint is not None:
             self.save(checkpoint)
+
+    def advance(self) -> None:
+        """Take one step, on the prediction after a random number of corrections."""
+        most = self.network.n_corrections
+        self.network.n_corrections = self.stream.draw_corrections()
+        self.trainer.advance(self.stream.draw().to(self.device))
+        self.network.n_corrections = most
 
     def _write_line(self) -> None:
         line = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,42 @@ class CellLayer(nn.Module):
         return cells + self.gain * self.mlp(h, by_row, by_column, largest, table)
 
 
+class RawHypotheses(NamedTuple):
+    """What the heads say of K kernels, before it is made positive."""
+
+    by_column: Float[Tensor, "processes features three kernels"]
+    by_table: Float[Tensor, "processes five kernels"]
+
+    def double(self) -> RawHypotheses:
+        """Return the same in float64."""
+        return RawHypotheses(self.by_column.double(), self.by_table.double())
+
+    def constrained(self, min_std: float) -> Hypotheses:
+        """Return the hyper-parameters; `min_std` is the floor of the noise."""
+        # Scales of columns shrink with their number, as distances grow with it.
+        root = math.sqrt(self.by_column.shape[1])
+        scale, slope, frequency = self.by_column.permute(0, 2, 3, 1).unbind(1)
+        amplitude, constant, noise, mean, logits = self.by_table.unbind(1)
+        return Hypotheses(
+            scales=functional.softplus(scale) / root,
+            linear=functional.softplus(slope - 2.0) / root,
+            frequencies=functional.softplus(frequency),
+            amplitude=functional.softplus(amplitude),
+            constant=functional.softplus(constant - 1.0),
+            noise=functional.softplus(noise - 1.0) + min_std,
+            mean=mean,
+            logits=logits,
+        )
+
+
+class Inference(NamedTuple):
+    """Raw hypotheses, and what is known of every column beside them."""
+
+    raw: RawHypotheses
+    columns: Float[Tensor, "processes features width"]
+    log_count: Float[Tensor, "processes one one"]
+
+
 class KernelInference(nn.Module):
     """Infer hyper-parameters of K kernels from a context, whatever its columns.
 
@@ -71,8 +108,6 @@ class KernelInference(nn.Module):
     n_waves : int
         Waves cos(2 pi f x), sin(2 pi f x) that cells know of beside x, at frequencies
         f = 1/4, 2/4, ...; they show periods.
-    min_std : float
-        Floor of the noise's standard deviation.
     activation : str
         Name in `ACTIVATIONS`.
     """
@@ -86,43 +121,35 @@ class KernelInference(nn.Module):
         width: int,
         n_layers: int,
         n_waves: int,
-        min_std: float,
         activation: str,
     ) -> None:
         super().__init__()
-        self.n_kernels, self.min_std = n_kernels, min_std
+        self.n_kernels = n_kernels
         frequencies = 0.25 * torch.arange(1, n_waves + 1)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        waves = [4 * n_waves] if n_waves else []
 
         def perceptron(n_inputs: list[int], n_outputs: int) -> MLP:
             return MLP(
                 n_inputs, n_outputs, width=width, n_hidden=1, activation=activation
             )
 
-        waves = [4 * n_waves] if n_waves else []
         self.embedding = perceptron([1, 1, 1, *waves], width)
         self.layers = nn.ModuleList(
             CellLayer(width, activation) for _ in range(n_layers)
         )
         self.column_head = perceptron([width, width, 1], _PER_COLUMN * n_kernels)
         self.table_head = perceptron([width, width, 1], _PER_TABLE * n_kernels)
+        self.summary = perceptron([width, width, 1], width)
+        self.correction = Correction(n_kernels, width, activation)
 
     def forward(
         self,
         x: Float[Tensor, "processes points features"],
         y: Float[Tensor, "processes points"],
         mask: Bool[Tensor, "processes points"],
-    ) -> Hypotheses:
-        """Return the hyper-parameters."""
-        return self.hypotheses(*self.raw(x, y, mask))
-
-    def raw(
-        self,
-        x: Float[Tensor, "processes points features"],
-        y: Float[Tensor, "processes points"],
-        mask: Bool[Tensor, "processes points"],
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the heads say, (P, d, 3, K) and (P, 5, K)."""
+    ) -> Inference:
+        """Return the first guess."""
         count = mask.sum(1).clamp(min=1)
         weights = mask.to(x.dtype) / count.to(x.dtype).unsqueeze(-1)
         share = weights[..., None, None]
@@ -137,31 +164,11 @@ class KernelInference(nn.Module):
         size = torch.log(count.to(x.dtype))[:, None, None]
         by_column = self.column_head(columns, largest, size)
         by_table = self.table_head(columns.mean(1), largest.mean(1), size[:, 0])
-        return (
+        raw = RawHypotheses(
             by_column.unflatten(-1, (_PER_COLUMN, self.n_kernels)),
             by_table.unflatten(-1, (_PER_TABLE, self.n_kernels)),
         )
-
-    def hypotheses(
-        self,
-        by_column: Float[Tensor, "processes features three kernels"],
-        by_table: Float[Tensor, "processes five kernels"],
-    ) -> Hypotheses:
-        """Return hyper-parameters from what the heads say."""
-        # Scales of columns shrink with their number, as distances grow with it.
-        root = math.sqrt(by_column.shape[1])
-        scale, slope, frequency = by_column.permute(0, 2, 3, 1).unbind(1)
-        amplitude, constant, noise, mean, logits = by_table.unbind(1)
-        return Hypotheses(
-            scales=functional.softplus(scale) / root,
-            linear=functional.softplus(slope - 2.0) / root,
-            frequencies=functional.softplus(frequency),
-            amplitude=functional.softplus(amplitude),
-            constant=functional.softplus(constant - 1.0),
-            noise=functional.softplus(noise - 1.0) + self.min_std,
-            mean=mean,
-            logits=logits,
-        )
+        return Inference(raw, self.summary(columns, largest, size), size)
 
     def _features(self, x: Tensor, y: Tensor) -> list[Tensor]:
         features = [x, y, x * y]
@@ -170,3 +177,75 @@ class KernelInference(nn.Module):
             waves = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
             features.append(torch.cat([waves, waves * y], dim=-1))
         return features
+
+
+class Correction(nn.Module):
+    """A learned step of an optimizer: it sees the gradient of the log evidence.
+
+    Gradients enter as inverse hyperbolic sines, which keep sign and order of magnitude.
+    What is known of the columns is carried from step to step (Andrychowicz et al. 2016,
+    arXiv 1606.04474, learn an optimizer so).
+
+    Parameters
+    ----------
+    n_kernels : int
+        Number of kernels K.
+    width : int
+        Width of what is known of a column.
+    activation : str
+        Name in `ACTIVATIONS`.
+    """
+
+    def __init__(self, n_kernels: int, width: int, activation: str) -> None:
+        super().__init__()
+        per_column, per_table = _PER_COLUMN * n_kernels, _PER_TABLE * n_kernels
+        self.norm = nn.LayerNorm(width)
+        self.memory = MLP(
+            [width, width, 2 * per_column, 2 * per_table, 1],
+            width,
+            width=width,
+            n_hidden=1,
+            activation=activation,
+        )
+        self.column_step = MLP(
+            width, per_column, width=width, n_hidden=1, activation=activation
+        )
+        self.table_step = MLP(
+            width, per_table, width=width, n_hidden=1, activation=activation
+        )
+        self.gain = nn.Parameter(torch.full((), 0.3))
+
+    def forward(
+        self, inference: Inference, gradient: RawHypotheses, log_count: Tensor
+    ) -> Inference:
+        """Return the corrected guess.
+
+        Parameters
+        ----------
+        inference : Inference
+            The guess so far.
+        gradient : RawHypotheses
+            Of the log evidence with respect to its raw values.
+        log_count : Tensor of shape (processes, 1, 1)
+            Logarithm of the number of rows whose evidence it is.
+        """
+        raw, columns, size = inference
+
+        def both(values: Tensor, slopes: Tensor) -> Tensor:
+            return torch.cat([values, torch.asinh(slopes)], dim=-2).flatten(-2)
+
+        known = self.norm(columns)
+        change = self.memory(
+            known,
+            known.mean(1, keepdim=True),
+            both(raw.by_column, gradient.by_column),
+            both(raw.by_table, gradient.by_table).unsqueeze(1),
+            log_count,
+        )
+        columns = columns + change
+        by_column = self.column_step(columns).unflatten(-1, (_PER_COLUMN, -1))
+        by_table = self.table_step(columns.mean(1)).unflatten(-1, (_PER_TABLE, -1))
+        corrected = RawHypotheses(
+            raw.by_column + self.gain * by_column, raw.by_table + self.gain * by_table
+        )
+        return Inference(corrected, columns, size)

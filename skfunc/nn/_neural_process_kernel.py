@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from skfunc._shapes import Bool, Float
-from skfunc.nn._kernel_inference import KernelInference
+from skfunc.nn._kernel_inference import KernelInference, RawHypotheses
 from skfunc.nn._kernel_mixture import (
     KERNELS,
     Conditioned,
     Hypotheses,
     condition,
+    evidence_slope,
     kernel_matrices,
     posterior_mean_and_half,
     prior_variances,
@@ -66,6 +67,11 @@ class KernelNeuralProcess(NeuralProcess):
         Rounds of exchange between cells.
     n_waves : int, default=0
         Frequencies that cells know of, for periodic functions.
+    n_corrections : int, default=0
+        Learned steps that correct the hyper-parameters, each given the gradient of the
+        context's log evidence. An attribute, which may be set anew.
+    correction_rows : int, default=512
+        Rows of the context whose evidence the corrections see: the first ones.
     min_std : float, default=1e-3
         Floor of the likelihood's deviation, which is taken off what it adds.
     activation : str, default="gelu"
@@ -98,17 +104,20 @@ class KernelNeuralProcess(NeuralProcess):
         width: int = 48,
         n_layers: int = 5,
         n_waves: int = 0,
+        n_corrections: int = 0,
+        correction_rows: int = 512,
         min_std: float = 1e-3,
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        check_widths(width=width, n_layers=n_layers)
+        check_widths(width=width, n_layers=n_layers, correction_rows=correction_rows)
         unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
             raise ValueError(
                 f"kernels={list(kernels)!r} must name some of {sorted(KERNELS)}"
             )
         self.kernels, self.min_std = tuple(kernels), min_std
+        self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self._is_mixture = n_raw == len(kernels) * (1 + 2 * n_targets)
         if n_raw != 2 * n_targets and not self._is_mixture:
             raise ValueError(
@@ -121,7 +130,6 @@ class KernelNeuralProcess(NeuralProcess):
             width=width,
             n_layers=n_layers,
             n_waves=n_waves,
-            min_std=min_std,
             activation=activation,
         )
         self.log_gain = nn.Parameter(torch.zeros(()))
@@ -134,9 +142,40 @@ class KernelNeuralProcess(NeuralProcess):
     ) -> Conditioned:
         """Infer the kernels and condition them on the context."""
         x, y, mask = processes(context_x, context_y, context_mask)
-        # Close rows make matrices that only float64 factors.
-        hypotheses = Hypotheses(*(v.double() for v in self.inference(x, y, mask)))
+        hypotheses = self.infer_hypotheses(x, y, mask)
         return condition(self.kernels, hypotheses, x.double(), y.double(), mask)
+
+    def infer_hypotheses(
+        self,
+        x: Float[Tensor, "processes points features"],
+        y: Float[Tensor, "processes points"],
+        mask: Bool[Tensor, "processes points"],
+    ) -> Hypotheses:
+        """Return hyper-parameters for each process, in float64."""
+        guess = self.inference(x, y, mask)
+        rows = slice(0, self.correction_rows)
+        seen = mask[:, rows]
+        log_count = seen.sum(1).clamp(min=1).to(x.dtype).log()[:, None, None]
+        for _ in range(self.n_corrections):
+            gradient = self._evidence_gradient(guess.raw, x[:, rows], y[:, rows], seen)
+            guess = self.inference.correction(guess, gradient, log_count)
+        # Close rows make matrices that only float64 factors.
+        return guess.raw.double().constrained(self.min_std)
+
+    def _evidence_gradient(
+        self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
+    ) -> RawHypotheses:
+        """Return the gradient with respect to the raw values, themselves fixed."""
+        with torch.enable_grad():
+            values = [v.detach().double().requires_grad_() for v in raw]
+            hypotheses = RawHypotheses(*values).constrained(self.min_std)
+            slope = evidence_slope(
+                self.kernels, hypotheses, x.double(), y.double(), mask
+            )
+            gradients = torch.autograd.grad(
+                slope, values, allow_unused=True, materialize_grads=True
+            )
+        return RawHypotheses(*(g.to(x.dtype) for g in gradients))
 
     def log_weights(
         self, state: Conditioned, n_tasks: int

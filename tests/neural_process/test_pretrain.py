@@ -14,7 +14,7 @@ from skfunc.neural_process.pretrain import (
 )
 
 SMALL = PretrainConfig(
-    network_parameters={"width": 8, "n_layers": 1},
+    network_parameters={"width": 8, "n_layers": 1, "n_corrections": 2},
     n_steps=8,
     batch_size=(4, 4),
     context=(4, 12),
@@ -33,7 +33,7 @@ def test_a_pause_changes_nothing(tmp_path):
     whole.run(float("inf"))
     first = Pretraining(SMALL, CPU)
     for _ in range(3):
-        first.trainer.advance(first.stream.draw())
+        first.advance()
     first.save(tmp_path / "run.pt")
     second = Pretraining(SMALL, CPU)
     second.run(float("inf"), tmp_path / "run.pt")
@@ -48,7 +48,7 @@ def test_judging_disturbs_nothing():
         for _ in range(4):
             if training is judged:
                 assert training.judge() == training.judge()
-            training.trainer.advance(training.stream.draw())
+            training.advance()
     assert plain.trainer.losses == judged.trainer.losses
 
 

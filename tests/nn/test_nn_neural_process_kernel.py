@@ -15,6 +15,9 @@ from skfunc.nn import (
     conditional_log_likelihood,
     draw_module,
 )
+from skfunc.nn._kernel_inference import RawHypotheses
+from skfunc.nn._kernel_mixture import condition
+from skfunc.nn._neural_process_kernel import processes
 
 
 def network(n_targets=1, seed=0, **options):
@@ -191,7 +194,8 @@ def test_outputs_are_processes_of_their_own():
 
 
 def test_chain_rule_runs_and_gradients_reach_all_parameters():
-    made, batch = network(kernels=("rbf", "periodic"), n_waves=3), tasks()
+    made = network(kernels=("rbf", "periodic"), n_waves=3, n_corrections=2)
+    batch = tasks()
     likelihood = GaussianLikelihood(1e-3)
     assert torch.isfinite(
         autoregressive_log_likelihood(made, likelihood, batch, n_orders=2)
@@ -226,3 +230,32 @@ def test_noise_is_at_least_the_floor():
     _, std = GaussianLikelihood(0.5).parameters_of(made(batch))
     assert (std >= 0.5).all()
     assert torch.isfinite(std).all()
+
+
+def test_corrections_see_the_gradient_of_the_evidence():
+    made, batch = network(kernels=NAMES), tasks().pad(12, 5)
+    x, y, mask = processes(batch.context_x, batch.context_y, batch.context_mask)
+    raw = made.inference(x, y, mask).raw
+    values = [value.detach().requires_grad_() for value in raw]
+    hypotheses = RawHypotheses(*values).constrained(made.min_std)
+    evidence = condition(NAMES, hypotheses, x, y, mask).evidence.sum()
+    expected = torch.autograd.grad(evidence, values, materialize_grads=True)
+    got = made._evidence_gradient(raw, x, y, mask)
+    for mine, true in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, true, rtol=1e-6, atol=1e-6)
+
+
+def test_corrections_are_those_of_each_process_alone():
+    made, batch = network(n_corrections=3), tasks()
+    both = made(batch)
+    for task in range(3):
+        rows = slice(task, task + 1)
+        single = TaskBatch.without_padding(
+            batch.context_x[rows],
+            batch.context_y[rows],
+            batch.target_x[rows],
+            batch.target_y[rows],
+        )
+        torch.testing.assert_close(made(single), both[rows], rtol=1e-8, atol=1e-9)
+    made.n_corrections = 0
+    assert (made(batch) - both).abs().max() > 1e-3
