@@ -7,7 +7,7 @@ until the global one is met. Steps are divided by those of random search on the 
 functions. No point is evaluated twice, by any method; ``--repeat`` allows it.
 
 The neural processes learn from functions of the same distribution, within this run; the
-word after their name is the variant, any that the meta-learner knows.
+words after their name are variant and likelihood, any that the meta-learner knows.
 
     python benchmarks/bayesian_optimization.py
     python benchmarks/bayesian_optimization.py --models random "true GP" --functions 20
@@ -36,7 +36,9 @@ from skfunc.decision import thompson_minimize
 
 RESULTS = Path(__file__).parent / "results"
 GRID = np.linspace(-2, 2, 200)[:, None]
-LENGTHSCALE, SCALE, NOISE = (0.1, 0.6), (0.1, 1.0), 0.02
+LENGTHSCALE, SCALE = (0.1, 0.6), (0.1, 1.0)
+# The functions of the test have no noise; a network wants a little.
+NOISE = 1e-3
 # Draws of smooth functions on a fine grid need it; far below the observation noise.
 JITTER = 1e-8
 MODELS = (
@@ -47,6 +49,7 @@ MODELS = (
     "ODENetRegressor",
     "NeuralProcess anp",
     "NeuralProcess kernel",
+    "NeuralProcess kernel mixture",
 )
 TASKS = 4096
 # Functions of a model that trains a network at every step, at most.
@@ -83,7 +86,7 @@ class Function:
         return self.values[np.argmin(np.abs(GRID[:, 0] - x[0]))]
 
 
-def neural_process(steps: int, variant: str):
+def neural_process(steps: int, variant: str, likelihood: str):
     """Return a regressor whose prior was learned from functions as the test's."""
     from skfunc import NeuralProcessMetaLearner, NeuralProcessRegressor
 
@@ -104,6 +107,7 @@ def neural_process(steps: int, variant: str):
     started = time.process_time()
     learner = NeuralProcessMetaLearner(
         variant=variant,
+        likelihood=likelihood,
         context_size=(1, 40),
         max_iter=steps,
         random_state=0,
@@ -135,9 +139,9 @@ def build(name: str, arguments):
 
         return lambda function: ODENetRegressor(random_state=0)
     if name.startswith("NeuralProcess "):
-        variant = name.split()[1]
+        variant, likelihood = (*name.split()[1:], "gaussian")[:2]
         steps = arguments.steps or STEPS.get(variant, STEPS["anp"])
-        model = neural_process(steps, variant)
+        model = neural_process(steps, variant, likelihood)
         return lambda function: model
     raise SystemExit(f"unknown model {name!r}; there are {', '.join(MODELS)}")
 

@@ -24,13 +24,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from _measure import library_versions, limit_threads_of_children, one_thread
 from _table import markdown
-from _wheel_network import ExtremePoolingAgent
+from _wheel_network import ExtremePoolingAgent, ExtremePoolingProcess
 from _wheel_training import CONTEXT_ROUNDS, TARGET_ROUNDS, WHEELS, learn
 from skfunc.datasets import WheelBandit
 from skfunc.decision import (
+    BanditAgent,
     EstimatorAgent,
     LinearThompsonAgent,
     UniformAgent,
@@ -53,6 +55,7 @@ PUBLISHED = [
 ROWS = CONTEXT_ROUNDS + TARGET_ROUNDS
 # Rounds of the games from which the agent of fresh wheels learns; 64 wheels have 512.
 FRESH_ROUNDS = 1000
+STEPS = {"NP": 8_000, "NP-fresh": 12_000, "estimator": 10_000}
 
 
 def wheel_tasks(random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -67,38 +70,57 @@ def wheel_tasks(random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return tasks
 
 
-def neural_process_agent(fresh: bool, steps: int) -> ExtremePoolingAgent:
-    """Return an agent whose network learned from wheels and from its own games."""
+def neural_process_agent(name: str, arguments) -> tuple[ExtremePoolingAgent, float]:
+    """Return an agent whose network learned from wheels and its own games, and time."""
+    fresh = name == "NP-fresh"
+    n_steps = arguments.steps or STEPS[name]
+    kept = arguments.networks and arguments.networks / f"{name}-{n_steps}.pt"
+    if kept and kept.exists():
+        stored = torch.load(kept, weights_only=True)
+        network = ExtremePoolingProcess()
+        network.load_state_dict(stored["network"])
+        return ExtremePoolingAgent(network), stored["seconds"]
+    started = time.process_time()
     n_played = FRESH_ROUNDS if fresh else CONTEXT_ROUNDS
-    return ExtremePoolingAgent(learn(fresh=fresh, n_steps=steps, n_played=n_played))
+    network = learn(fresh=fresh, n_steps=n_steps, n_played=n_played)
+    seconds = time.process_time() - started
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"network": network.state_dict(), "seconds": seconds}, kept)
+    return ExtremePoolingAgent(network), seconds
 
 
-def estimator_agent(steps: int, variant: str) -> EstimatorAgent:
+def estimator_agent(arguments) -> EstimatorAgent:
     """Return an agent on a regressor whose prior was learned from wheels."""
     from skfunc import NeuralProcessMetaLearner, NeuralProcessRegressor
 
     learner = NeuralProcessMetaLearner(
-        variant=variant,
+        variant=arguments.variant,
+        likelihood=arguments.likelihood,
         context_size=(5, 512),
         target_size=50,
-        max_iter=steps,
+        max_iter=arguments.steps or STEPS["estimator"],
         random_state=0,
     ).fit(wheel_tasks(0))
     model = NeuralProcessRegressor(prior=learner.prior_, random_state=0)
     return EstimatorAgent(model, shared=True, incremental=True)
 
 
-def build(name: str, arguments):
-    if name == "uniform":
-        return UniformAgent()
-    if name == "linear":
-        return LinearThompsonAgent()
-    if name == "exact":
-        return WheelThompsonAgent()
+def build(name: str, arguments) -> tuple[BanditAgent, float]:
+    """Return the agent, and the CPU-seconds that it has learned before the games."""
+    ready = {
+        "uniform": UniformAgent,
+        "linear": LinearThompsonAgent,
+        "exact": WheelThompsonAgent,
+    }
+    if name in ready:
+        return ready[name](), 0.0
     if name in ("NP", "NP-fresh"):
-        return neural_process_agent(name == "NP-fresh", arguments.steps)
+        return neural_process_agent(name, arguments)
     if name == "estimator":
-        return estimator_agent(arguments.steps, arguments.variant)
+        started = time.process_time()
+        agent = estimator_agent(arguments)
+        return agent, time.process_time() - started
     raise SystemExit(f"unknown agent {name!r}; there are {', '.join(AGENTS)}")
 
 
@@ -119,17 +141,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--deltas", nargs="+", type=float, default=DELTAS)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=8_000, help="of meta-training")
-    parser.add_argument("--variant", default="anp", help="of the estimator")
+    parser.add_argument("--steps", type=int, help="of meta-training")
+    parser.add_argument("--variant", default="lbanp", help="of the estimator")
+    parser.add_argument("--likelihood", default="bins", help="of the estimator")
+    parser.add_argument(
+        "--networks", type=Path, help="folder that keeps what is learned"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     limit_threads_of_children()
     rows, learning = [], {}
     with one_thread():
         for name in arguments.agents:
-            started = time.process_time()
-            agent = build(name, arguments)
-            learning[name] = time.process_time() - started
+            agent, learning[name] = build(name, arguments)
             print(f"{name}: ready in {learning[name]:.0f} CPU-s", flush=True)
             for delta in arguments.deltas:
                 for trial in range(arguments.trials):
