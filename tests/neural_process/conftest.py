@@ -12,7 +12,7 @@ SMALL = {
     "random_state": 0,
     "device": "cpu",
 }
-VARIANTS = ("anp", "cnp", "convcnp", "lbanp", "np", "tnp")
+VARIANTS = ("anp", "cnp", "convcnp", "kernel", "lbanp", "np", "tnp")
 LATENT = ("anp", "np")
 
 

@@ -12,7 +12,7 @@ from skfunc.predictive import GaussianMixture, SampledProcess
 
 NEAR = np.linspace(0.0, 0.3, 4)[:, None]
 LATENT = ("anp", "np")
-DIAGONAL = ("cnp", "convcnp", "lbanp", "tnp")
+DIAGONAL = ("cnp", "convcnp", "kernel", "lbanp", "tnp")
 
 
 @pytest.fixture

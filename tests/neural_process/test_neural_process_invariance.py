@@ -8,7 +8,7 @@ import pytest
 import skfunc
 from skfunc.neural_process import _estimator
 
-VARIANTS = ("anp", "cnp", "convcnp", "lbanp", "np", "tnp")
+VARIANTS = ("anp", "cnp", "convcnp", "kernel", "lbanp", "np", "tnp")
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 

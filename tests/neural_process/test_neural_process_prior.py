@@ -74,7 +74,9 @@ def test_pickle(priors, regressor, measured):
     )
 
 
-@pytest.mark.parametrize("name", ["anp", "cnp", "convcnp", "lbanp", "np", "tnp"])
+@pytest.mark.parametrize(
+    "name", ["anp", "cnp", "convcnp", "kernel", "lbanp", "np", "tnp"]
+)
 def test_file_of_a_prior(name, priors, measured, tmp_path):
     path = tmp_path / "prior.safetensors"
     priors[name].save(path)

@@ -109,6 +109,62 @@ def test_failed_fit_is_not_fitted(regressor, measured, monkeypatch):
         regressor.predict(X_NEW)
 
 
+@pytest.mark.parametrize("kind", ["regressor", "classifier", "learner"])
+def test_failed_refit_keeps_the_earlier_fit(
+    kind, regressor, learner, measured, labelled, monkeypatch
+):
+    X, y = measured
+    model, first, second = {
+        "regressor": (regressor, (X, y), (X, 2 * y)),
+        "classifier": (
+            skfunc.NeuralProcessClassifier(max_iter=5, random_state=0),
+            labelled,
+            (labelled[0][:, :1], np.array(["oak", "pine"] * 30)),
+        ),
+        "learner": (learner(variant="cnp"), (X, y), ([(X, y)],)),
+    }[kind]
+    model.fit(*first)
+    before = dict(vars(model))
+
+    def fail(self, batch):
+        raise FloatingPointError("the loss became nan")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StreamTrainer, "advance", fail)
+        with pytest.raises(FloatingPointError, match="nan"):
+            model.fit(*second)
+    after = vars(model)
+    assert set(after) == set(before)
+    assert all(after[name] is before[name] for name in before)
+    # So does what is refused before any training.
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(first[0] * np.nan, first[1])
+    with pytest.raises(ValueError, match="hidden_size"):
+        model.set_params(hidden_size=0).fit(*first)
+    assert all(vars(model)[name] is before[name] for name in before if name[-1] == "_")
+
+
+def test_refit_leaves_nothing_of_an_earlier_fit(regressor, priors, measured):
+    regressor.fit(*measured)
+    assert regressor.n_iter_ > 0
+    regressor.set_params(prior=priors["cnp"]).fit(*measured)
+    assert not hasattr(regressor, "n_iter_") and not hasattr(regressor, "loss_curve_")
+
+
+def test_refit_interrupted_before_training_keeps_the_earlier_fit(
+    regressor, measured, monkeypatch
+):
+    expected = regressor.fit(*measured).predict(X_NEW)
+
+    def early(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MetaTraining, "run", early)
+    with pytest.raises(KeyboardInterrupt):
+        regressor.fit(measured[0], -measured[1])
+    np.testing.assert_array_equal(regressor.predict(X_NEW), expected)
+
+
 def test_interrupted_before_training(regressor, measured, monkeypatch):
     def early(*args, **options):
         raise KeyboardInterrupt
@@ -120,7 +176,9 @@ def test_interrupted_before_training(regressor, measured, monkeypatch):
         regressor.predict(X_NEW)
 
 
-@pytest.mark.parametrize("variant", ["anp", "cnp", "convcnp", "lbanp", "np", "tnp"])
+@pytest.mark.parametrize(
+    "variant", ["anp", "cnp", "convcnp", "kernel", "lbanp", "np", "tnp"]
+)
 def test_seeds(regressor, measured, variant):
     models = [
         clone(regressor)
