@@ -124,15 +124,40 @@ def build(name: str, arguments) -> tuple[BanditAgent, float]:
     raise SystemExit(f"unknown agent {name!r}; there are {', '.join(AGENTS)}")
 
 
-def play(agent, delta: float, trial: int, n_rounds: int) -> tuple[float, float, float]:
-    """Return regret and simple regret in per cent of chance's, and CPU-seconds."""
+def play(agent, delta: float, trials: int, n_rounds: int) -> list[tuple[float, ...]]:
+    """Return regret and simple regret in per cent of chance's, and CPU-s, of trials."""
     wheel = WheelBandit(delta)
-    started = time.process_time()
-    result = run_bandit(agent, wheel, n_rounds, random_state=trial)
-    seconds = time.process_time() - started
     per_cent = 100 / wheel.uniform_regret
-    simple = result.simple_regret(min(500, n_rounds))
-    return per_cent * result.regrets.mean(), per_cent * simple, seconds
+    last = min(500, n_rounds)
+    if isinstance(agent, ExtremePoolingAgent):
+        started = time.process_time()
+        regrets = side_by_side(agent.network, wheel, trials, n_rounds)
+        seconds = [(time.process_time() - started) / trials] * trials
+    else:
+        regrets, seconds = np.empty((trials, n_rounds)), []
+        for trial in range(trials):
+            started = time.process_time()
+            result = run_bandit(agent, wheel, n_rounds, random_state=trial)
+            regrets[trial] = result.regrets
+            seconds.append(time.process_time() - started)
+    total, simple = regrets.mean(axis=1), regrets[:, -last:].mean(axis=1)
+    return list(zip(per_cent * total, per_cent * simple, seconds, strict=True))
+
+
+def side_by_side(
+    network: ExtremePoolingProcess, wheel: WheelBandit, trials: int, n_rounds: int
+) -> np.ndarray:
+    """Return regrets of the network's games on the rounds of `run_bandit`.
+
+    One game at a time, by `ExtremePoolingAgent`, costs ten times as much.
+    """
+    seeds = [np.random.RandomState(trial).randint(2**31 - 1) for trial in range(trials)]
+    rounds = [wheel.sample(n_rounds, int(seed)) for seed in seeds]
+    contexts = torch.as_tensor(np.stack([r.contexts for r in rounds])).float()
+    rewards = torch.as_tensor(np.stack([r.rewards for r in rounds])).float()
+    arms = network.play(contexts, rewards, torch.Generator().manual_seed(0)).numpy()
+    means = np.stack([r.means for r in rounds])
+    return means.max(axis=-1) - np.take_along_axis(means, arms[..., None], -1)[..., 0]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -156,9 +181,8 @@ def main(argv: list[str] | None = None) -> None:
             agent, learning[name] = build(name, arguments)
             print(f"{name}: ready in {learning[name]:.0f} CPU-s", flush=True)
             for delta in arguments.deltas:
-                for trial in range(arguments.trials):
-                    figures = play(agent, delta, trial, arguments.rounds)
-                    rows.append((name, delta, trial, *figures))
+                of_trials = play(agent, delta, arguments.trials, arguments.rounds)
+                rows += [(name, delta, i, *f) for i, f in enumerate(of_trials)]
                 mean = np.mean([r[3] for r in rows[-arguments.trials :]])
                 print(f"{name}, delta {delta}: {mean:.2f} %", flush=True)
     write(arguments, rows, learning)
@@ -189,6 +213,7 @@ def write(arguments, rows: list[tuple], learning: dict[str, float]) -> None:
         "# Wheel bandit\n\n"
         f"Regret in per cent of that of chance, {arguments.rounds} rounds; means and "
         f"standard errors of {arguments.trials} trials, each with its own contexts. "
+        "The cost of a round of NP is that of games side by side. "
         "The last lines are published figures.\n\n"
         f"{tables[0]}\n\nSimple regret, of the last {min(500, arguments.rounds)} "
         f"rounds:\n\n{tables[1]}\n\n{library_versions()}\n"

@@ -78,6 +78,22 @@ def test_agent_plays_as_the_network_does(script, network):
     assert (result.arms == arms.numpy()).mean() > 0.9
 
 
+def test_games_side_by_side_have_the_rounds_of_the_agent(script, network):
+    # An agent that never leaves arm 2 loses the same in both.
+    class Stubborn(type(network)):
+        def draw_arms(self, units, x, generator):
+            return torch.full((len(x),), 2)
+
+    network = network.float()
+    network.__class__ = Stubborn
+    wheel = WheelBandit(0.8)
+    regrets = script("wheel_bandit").side_by_side(network, wheel, 2, 30)
+    agent = script("_wheel_network").ExtremePoolingAgent(network)
+    for trial in range(2):
+        alone = run_bandit(agent, wheel, 30, random_state=trial)
+        assert (regrets[trial] == alone.regrets).all()
+
+
 def test_wheels_of_a_step(script):
     module = script("_wheel_training")
     wheels = module.Wheels(np.random.default_rng(0), fresh=False, n_played=64)
