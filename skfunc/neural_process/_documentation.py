@@ -30,7 +30,8 @@ default="gaussian"
     n_components : int, default=5
         Gaussians of a mixture; "kernel" has one for each of its kernels.
     n_bins : int, default=50
-        Most bins; quantiles that lie close to each other share one.
+        Most bins. There are fewer if y has less than ten values for each, and where
+        quantiles lie close to each other.
     """
 
 TRAINING_PARAMETERS = """batch_size : int, default=16
@@ -54,9 +55,18 @@ IMAGE_PARAMETERS = (
     NETWORK_PARAMETERS.replace('default="tnp"', 'default="convcnp"')
     .replace(
         "convolutional (one feature)",
-        "convolutional on the\n        grid of pixels [2]_",
+        "convolutional, a\n        U-Net",
     )
     .replace("hidden_size : int, default=64", "hidden_size : int, default=32")
+    .replace(
+        "Width of its layers.",
+        'Width of its layers; half of it at the finest resolution of "convcnp",\n'
+        "        doubled at every halving.",
+    )
+    .replace(
+        "Hidden layers, or blocks of attention.",
+        "Hidden layers, blocks of attention, or resolutions at most.",
+    )
     .replace("default=1e-3\n        Floor", "default=1e-2\n        Floor")
     .replace("in standardized units of y", "for values in [-.5, .5]")
 )

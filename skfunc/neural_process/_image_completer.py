@@ -29,6 +29,7 @@ from skfunc.neural_process._images import (
     ImageTasks,
     as_points,
     as_rows,
+    choose_exemplars,
     coordinates,
     grid_network,
     seen_pixels,
@@ -61,9 +62,13 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         (channels, height, width), in the order of which the rows of X are flattened
         images. None takes a row for one line of pixels.
     {network}
-    context_share : tuple of (float, float), default=(0.0, 0.7)
+    n_exemplars : int, default=1500
+        Images of X that "convcnp" keeps, and from which it takes a first guess of
+        missing pixels: those that agree with what was seen. 0 for none. They are part
+        of a saved completer.
+    context_share : tuple of (float, float), default=(0.0, 0.9)
         Least and greatest share of an image's pixels that are context in training.
-    target_size : int, default=256
+    target_size : int, default=1024
         Most pixels to predict of an image in training.
     max_iter : int, default=1000
         Steps of training.
@@ -99,19 +104,20 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
     share of context is drawn with a density that falls as the root of the share, since
     small contexts leave most to learn.
 
+    "convcnp" corrects two guesses that need no training, the interpolation of seen
+    pixels and the mean of the exemplars that agree with them, by a U-Net; on a single
+    line of pixels it is the convolutional network of `NeuralProcessRegressor`.
+
     Given m pixels to fill, `sample` of a variant without latent encodes the image once
     for every group of pixels: those of a group are drawn independently given all
-    groups before, which approximates drawing one by one [3]_.
+    groups before, which approximates drawing one by one [2]_.
 
     References
     ----------
     .. [1] M. Garnelo, D. Rosenbaum, C. J. Maddison, T. Ramalho, D. Saxton,
            M. Shanahan, Y. W. Teh, D. J. Rezende, S. M. A. Eslami, "Conditional neural
            processes", 2018, arXiv:1807.01613.
-    .. [2] J. Gordon, W. P. Bruinsma, A. Y. K. Foong, J. Requeima, Y. Dubois,
-           R. E. Turner, "Convolutional conditional neural processes", 2020,
-           arXiv:1910.13556.
-    .. [3] W. P. Bruinsma, S. Markou, J. Requeima, A. Y. K. Foong, T. R. Andersson,
+    .. [2] W. P. Bruinsma, S. Markou, J. Requeima, A. Y. K. Foong, T. R. Andersson,
            A. Vaughan, A. Buonomo, J. S. Hosking, R. E. Turner, "Autoregressive
            conditional neural processes", 2023, arXiv:2303.14468.
 
@@ -141,8 +147,9 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         n_inducing: int = 32,
         min_std: float = 1e-2,
         objective: str = "auto",
-        context_share: tuple[float, float] = (0.0, 0.7),
-        target_size: int = 256,
+        n_exemplars: int = 1500,
+        context_share: tuple[float, float] = (0.0, 0.9),
+        target_size: int = 1024,
         max_iter: int = 1000,
         n_draws: int = 16,
         batch_size: int = 16,
@@ -161,6 +168,7 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         self.n_inducing = n_inducing
         self.min_std = min_std
         self.objective = objective
+        self.n_exemplars = n_exemplars
         self.context_share = context_share
         self.target_size = target_size
         self.max_iter = max_iter
@@ -179,6 +187,7 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         check_training_parameters(self, n_features=1)
         for name in ("target_size", "max_iter", "n_draws"):
             check_integer(name, getattr(self, name))
+        check_integer("n_exemplars", self.n_exemplars, 0)
         share: Any = self.context_share
         if not isinstance(share, (Sequence, np.ndarray)) or len(share) != 2:
             raise ValueError(f"context_share must be (least, greatest); got {share!r}")
@@ -220,20 +229,28 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         low, high = float(np.nanmin(points)), float(np.nanmax(points))
         middle, spread = 0.5 * (low + high), high - low or 1.0
         places = coordinates(shape)
+        scaled = (points[enough] - middle) / spread
         source = ImageTasks(
-            (points[enough] - middle) / spread,
+            scaled,
             places,
             (float(self.context_share[0]), float(self.context_share[1])),
             int(self.target_size),
+            is_padded=self.variant == "convcnp",
         )
         training = meta_training(self, "gaussian", int(self.max_iter), (-1.0, 1.0))
-        if self.variant == "convcnp":
-            variant, network = grid_network(
-                shape, int(self.hidden_size), int(self.n_layers)
-            )
-            training = replace(training, variant=variant, network_parameters=network)
         random_state = check_random_state(self.random_state)
         seed = int(random_state.randint(2**31 - 1))
+        exemplars = choose_exemplars(scaled, int(self.n_exemplars), random_state)
+        if self.variant == "convcnp":
+            variant, network = grid_network(
+                shape, int(self.hidden_size), int(self.n_layers), len(exemplars)
+            )
+            training = replace(training, variant=variant, network_parameters=network)
+
+        def prepare(network: Any) -> None:
+            if getattr(network, "exemplars", None) is not None:
+                network.exemplars.store(torch.as_tensor(exemplars.swapaxes(1, 2)))
+
         size = int(self.latent_size or self.hidden_size)
         normals = np.random.RandomState(seed).standard_normal((self.n_draws, size))
         self.image_shape_, self.normals_ = shape, normals
@@ -255,6 +272,7 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
                     seed=seed,
                     device=resolve_device(self.device),
                     on_step=self._report if self.verbose else None,
+                    prepare=prepare,
                 )
         except KeyboardInterrupt as interrupt:
             # Ctrl-C: fitted with what was learned, and raised again.

@@ -47,7 +47,7 @@ def seen_pixels(points: Array) -> NDArray[np.bool_]:
 
 
 def grid_network(
-    shape: Shape, hidden_size: int, n_layers: int
+    shape: Shape, hidden_size: int, n_layers: int, n_exemplars: int
 ) -> tuple[str, dict[str, Any]]:
     """Return name and arguments of the convolutional network for such images."""
     _, height, width = shape
@@ -59,13 +59,22 @@ def grid_network(
             "x_range": [-1.0, 1.0],
             "points_per_unit": resolution,
         }
-    return "convcnp_grid", {
-        "width": hidden_size,
-        "n_layers": n_layers,
+    return "convcnp_image", {
+        "width": max(1, hidden_size // 2),
+        "n_resolutions": n_layers,
         "image_size": [height, width],
-        # A wide first kernel blurs small images: a quarter of the side, odd, 3 to 9.
-        "density_size": min(max(min(height, width) // 4 | 1, 3), 9),
+        "n_exemplars": n_exemplars,
     }
+
+
+def choose_exemplars(
+    points: Array, most: int, random_state: np.random.RandomState
+) -> Array:
+    """Return images without gaps, at most so many, or none where there is but one."""
+    whole = np.flatnonzero(seen_pixels(points).all(axis=1))
+    if len(whole) > most:
+        whole = np.sort(random_state.choice(whole, most, replace=False))
+    return points[whole if len(whole) > 1 else whole[:0]]
 
 
 class ImageTasks:
@@ -82,6 +91,9 @@ class ImageTasks:
         Least and greatest share of an image's pixels that are context.
     target_size : int
         Most targets of an image.
+    is_padded : bool
+        Whether images of a batch have contexts of their own sizes; else they share one,
+        which spares networks the work of padding.
     """
 
     def __init__(
@@ -90,17 +102,19 @@ class ImageTasks:
         x: Array,
         context_share: tuple[float, float],
         target_size: int,
+        is_padded: bool = False,
     ) -> None:
         self.there = seen_pixels(points)
         self.points = np.where(self.there[..., None], points, 0.0).astype(np.float32)
         self.x = x
         self.context_share = context_share
         self.target_size = target_size
+        self.is_padded = is_padded
 
     def draw(
         self, n_tasks: int, generator: np.random.Generator, dtype: torch.dtype
     ) -> TaskBatch:
-        """Return a batch: one size of the context for all its images.
+        """Return a batch.
 
         The share is low + (high - low) u^2 for a uniform u: small contexts, where
         there is most to learn, come more often.
@@ -119,12 +133,14 @@ class ImageTasks:
         there = self.there[chosen]
         sizes = there.sum(axis=1)
         low, high = self.context_share
-        share = low + (high - low) * generator.random() ** 2
-        n_context = min(round(share * n_pixels), int(sizes.max()) - 1)
+        uniform = generator.random(n_tasks if self.is_padded else 1)
+        share = low + (high - low) * uniform**2
+        # One pixel at least is left to predict.
+        kept = np.minimum(np.round(share * n_pixels).astype(np.intp), sizes - 1)
+        n_context = int(kept.max())
         # Pixels in random order, those that were not seen last.
         keys = np.where(there, generator.random(there.shape), 2.0)
         order = np.argsort(keys, axis=1)
-        kept = np.minimum(n_context, sizes - 1)
         n_target = min(self.target_size, int((sizes - kept).max()))
         context_mask = np.arange(n_context) < kept[:, None]
         place = kept[:, None] + np.arange(n_target)

@@ -81,6 +81,7 @@ class MetaTraining:
         judge_every: int = 50,
         patience: int = 0,
         on_step: Callable[[int, float], bool] | None = None,
+        prepare: Callable[[Any], None] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> NeuralProcessPrior:
         """Train a network on batches of tasks.
@@ -106,6 +107,8 @@ class MetaTraining:
             Judgements without improvement that end the training; 0 for none.
         on_step : callable or None
             ``on_step(step, loss)`` is told of every step; True ends the training.
+        prepare : callable or None
+            ``prepare(network)`` sets what the network holds beside its parameters.
 
         Returns
         -------
@@ -126,6 +129,8 @@ class MetaTraining:
         )
         generator = torch.Generator().manual_seed(seed)
         draw_module(network, generator)
+        if prepare is not None:
+            prepare(network)
         network.to(device=device, dtype=dtype)
         rows = np.random.default_rng(seed)
         noise = torch.Generator(device=device).manual_seed(seed)

@@ -34,6 +34,7 @@ from skfunc.nn._neural_process_grid import (
     ConvolutionalGridNeuralProcess,
     pixel_coordinates,
 )
+from skfunc.nn._neural_process_image import ImageNeuralProcess
 from skfunc.nn._neural_process_inducing import InducingNeuralProcess
 from skfunc.nn._neural_process_kernel import KernelNeuralProcess
 from skfunc.nn._neural_process_latent import LatentNeuralProcess
@@ -46,12 +47,13 @@ from skfunc.nn._neural_process_transformer import TransformerNeuralProcess
 from skfunc.nn._odenet import ODENet, SolverOptions
 from skfunc.nn._task_batch import TaskBatch
 
-# Networks by the names that estimators give them; on images "convcnp" is the grid's.
+# Networks by the names that estimators give them; on images "convcnp" is the image's.
 NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
     "anp": AttentiveNeuralProcess,
     "cnp": ConditionalNeuralProcess,
     "convcnp": ConvolutionalNeuralProcess,
     "convcnp_grid": ConvolutionalGridNeuralProcess,
+    "convcnp_image": ImageNeuralProcess,
     "kernel": KernelNeuralProcess,
     "lbanp": InducingNeuralProcess,
     "np": LatentNeuralProcess,
@@ -73,6 +75,7 @@ __all__ = [
     "DiagonalNormal",
     "GaussianLikelihood",
     "GroupNorm",
+    "ImageNeuralProcess",
     "InducingAttention",
     "InducingNeuralProcess",
     "KernelNeuralProcess",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -85,13 +86,106 @@ class SeparableConv2d(nn.Module):
         return self.mix(x)
 
 
-class ConvolutionalGridNeuralProcess(NeuralProcess):
-    """Convolutional neural process whose points are pixels of images of one size.
+class PixelNeuralProcess(NeuralProcess):
+    """Neural process whose points are pixels of images of one size.
 
-    Context points are put into an image, beside a mask of the pixels that are there; a
-    residual network of convolutions reads both, and a perceptron the features of each
-    target's pixel. Points lie at `pixel_coordinates`; others count as the nearest
-    pixel, and context points of one pixel are averaged.
+    Context points are put into an image, beside a mask of the pixels that are there.
+    Points lie at `pixel_coordinates`; others count as the nearest pixel, and context
+    points of one pixel are averaged.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the inputs, which must be 2: row and column in [-1, 1].
+    image_size : tuple of two ints
+        Height and width, at least 2 each.
+
+    Raises
+    ------
+    ValueError
+        If there are not two features, or the size is not valid.
+    """
+
+    def __init__(self, n_features: int, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        if n_features != 2:
+            raise ValueError(
+                "points of an image have two features, row and column; got "
+                f"{n_features}"
+            )
+        if min(image_size) < 2:
+            raise ValueError(f"image_size must be at least (2, 2); got {image_size!r}")
+        self.image_size = image_size
+
+    @abstractmethod
+    def encode_image(
+        self,
+        image: Float[Tensor, "tasks channels height width"],
+        there: Float[Tensor, "tasks 1 height width"],
+    ) -> ConvolutionalState:
+        """Encode images, zero where `there` is zero: features of every pixel."""
+
+    @abstractmethod
+    def _read(self, features: Float[Tensor, "tasks points width"]) -> Tensor:
+        """Return raw parameters of the likelihood from features of pixels."""
+
+    def _pixel_of(
+        self, x: Float[Tensor, "tasks points 2"]
+    ) -> Int[Tensor, "tasks points"]:
+        """Return the position of the nearest pixel, row by row."""
+        sizes = torch.tensor(self.image_size, device=x.device)
+        place = (0.5 * (x + 1.0) * (sizes - 1)).round().long()
+        place = torch.minimum(place.clamp(min=0), sizes - 1)
+        return place[..., 0] * self.image_size[1] + place[..., 1]
+
+    def encode(
+        self,
+        context_x: Float[Tensor, "tasks context features"],
+        context_y: Float[Tensor, "tasks context targets"],
+        context_mask: Bool[Tensor, "tasks context"],
+    ) -> ConvolutionalState:
+        """Put the context into an image and run the network there."""
+        return self.encode_image(*self._image_of(context_x, context_y, context_mask))
+
+    def _image_of(
+        self,
+        context_x: Float[Tensor, "tasks context features"],
+        context_y: Float[Tensor, "tasks context targets"],
+        context_mask: Bool[Tensor, "tasks context"],
+    ) -> tuple[Tensor, Tensor]:
+        """Return images of the points, and where there are any."""
+        y = blank(context_y, context_mask)
+        pixels = self._pixel_of(blank(context_x, context_mask))
+        n_tasks, _, channels = y.shape
+        height, width = self.image_size
+        counts = y.new_zeros(n_tasks, height * width)
+        counts = counts.scatter_add(1, pixels, context_mask.to(y.dtype)).unsqueeze(1)
+        sums = y.new_zeros(n_tasks, channels, height * width)
+        index = pixels.unsqueeze(1).expand(-1, channels, -1)
+        image = sums.scatter_add(2, index, y.transpose(1, 2)) / counts.clamp(min=1.0)
+        there = (counts > 0).to(y.dtype)
+        size = (height, width)
+        return image.unflatten(-1, size), there.unflatten(-1, size)
+
+    def decode(
+        self,
+        state: ConvolutionalState,
+        target_x: Float[Tensor, "tasks points features"],
+        *,
+        z: Float[Tensor, "samples tasks latent"] | None = None,
+    ) -> Float[Tensor, "tasks points raw"]:
+        """Return raw parameters of the likelihood."""
+        self._refuse_latent(z)
+        index = self._pixel_of(target_x).unsqueeze(-1)
+        width = state.features.shape[-1]
+        return self._read(state.features.gather(1, index.expand(-1, -1, width)))
+
+
+class ConvolutionalGridNeuralProcess(PixelNeuralProcess):
+    """Convolutional neural process on the pixels of images: translation-equivariant.
+
+    A residual network of convolutions reads an image of the context and a mask of the
+    pixels that are there, and a perceptron the features of each target's pixel.
 
     Parameters
     ----------
@@ -150,22 +244,14 @@ class ConvolutionalGridNeuralProcess(NeuralProcess):
         density_size: int = 9,
         activation: str = "relu",
     ) -> None:
-        super().__init__()
+        super().__init__(n_features, image_size)
         check_widths(width=width, n_layers=n_layers)
-        if n_features != 2:
-            raise ValueError(
-                "points of an image have two features, row and column; got "
-                f"{n_features}"
-            )
-        if min(image_size) < 2:
-            raise ValueError(f"image_size must be at least (2, 2); got {image_size!r}")
         for name, size in (
             ("kernel_size", kernel_size),
             ("density_size", density_size),
         ):
             if size < 1 or not size % 2:
                 raise ValueError(f"{name} must be positive and odd; got {size!r}")
-        self.image_size = image_size
         self.density = DensityConv(n_targets, density_size)
         self.lift = Linear(2 * n_targets, width)
         self.activation = activation_function(activation)
@@ -174,36 +260,6 @@ class ConvolutionalGridNeuralProcess(NeuralProcess):
             SeparableConv2d(width, kernel_size, gain) for _ in range(n_layers)
         )
         self.head = MLP(width, n_raw, width=width, n_hidden=1, activation=activation)
-
-    def _pixel_of(
-        self, x: Float[Tensor, "tasks points 2"]
-    ) -> Int[Tensor, "tasks points"]:
-        """Return the position of the nearest pixel, row by row."""
-        sizes = torch.tensor(self.image_size, device=x.device)
-        place = (0.5 * (x + 1.0) * (sizes - 1)).round().long()
-        place = torch.minimum(place.clamp(min=0), sizes - 1)
-        return place[..., 0] * self.image_size[1] + place[..., 1]
-
-    def encode(
-        self,
-        context_x: Float[Tensor, "tasks context features"],
-        context_y: Float[Tensor, "tasks context targets"],
-        context_mask: Bool[Tensor, "tasks context"],
-    ) -> ConvolutionalState:
-        """Put the context into an image and run the network there."""
-        y = blank(context_y, context_mask)
-        pixels = self._pixel_of(blank(context_x, context_mask))
-        n_tasks, _, channels = y.shape
-        height, width = self.image_size
-        counts = y.new_zeros(n_tasks, height * width)
-        counts = counts.scatter_add(1, pixels, context_mask.to(y.dtype)).unsqueeze(1)
-        sums = y.new_zeros(n_tasks, channels, height * width)
-        index = pixels.unsqueeze(1).expand(-1, channels, -1)
-        image = sums.scatter_add(2, index, y.transpose(1, 2)) / counts.clamp(min=1.0)
-        there = (counts > 0).to(y.dtype)
-        return self.encode_image(
-            image.unflatten(-1, (height, width)), there.unflatten(-1, (height, width))
-        )
 
     def encode_image(
         self,
@@ -217,15 +273,5 @@ class ConvolutionalGridNeuralProcess(NeuralProcess):
             x = x + conv(self.activation(x))
         return ConvolutionalState(self.activation(x).flatten(2).transpose(1, 2))
 
-    def decode(
-        self,
-        state: ConvolutionalState,
-        target_x: Float[Tensor, "tasks points features"],
-        *,
-        z: Float[Tensor, "samples tasks latent"] | None = None,
-    ) -> Float[Tensor, "tasks points raw"]:
-        """Return raw parameters of the likelihood."""
-        self._refuse_latent(z)
-        index = self._pixel_of(target_x).unsqueeze(-1)
-        width = state.features.shape[-1]
-        return self.head(state.features.gather(1, index.expand(-1, -1, width)))
+    def _read(self, features: Float[Tensor, "tasks points width"]) -> Tensor:
+        return self.head(features)

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import KNNImputer
 
 import skfunc
 from skfunc.neural_process import _image_completer
@@ -38,6 +39,7 @@ def small():
         "n_layers": 2,
         "n_heads": 2,
         "max_iter": 5,
+        "n_exemplars": 100,
         "random_state": 0,
         "device": "cpu",
     }
@@ -53,13 +55,7 @@ def fitted(small, digits):
 @pytest.fixture(scope="module")
 def trained(small, digits):
     """Return one that was trained for a while."""
-    settings = {
-        "hidden_size": 32,
-        "n_layers": 4,
-        "max_iter": 700,
-        "learning_rate_init": 1e-2,
-    }
-    return small(**settings).fit(digits[0])
+    return small(max_iter=150, n_exemplars=500).fit(digits[0])
 
 
 def test_completions_beat_mean_images(trained, digits):
@@ -68,7 +64,7 @@ def test_completions_beat_mean_images(trained, digits):
     missing = np.isnan(masked)
     error = (filled - whole)[missing]
     mean_image = (train.mean(0) - whole)[missing]
-    assert np.mean(error**2) < 0.93 * np.mean(mean_image**2)
+    assert np.mean(error**2) < 0.5 * np.mean(mean_image**2)
     # Nats a pixel, beside the mean image with one deviation for all pixels.
     density = stats.norm.logpdf(error, scale=std[missing]).mean()
     spread = (train - train.mean(0)).std()
@@ -86,15 +82,40 @@ def test_more_pixels_say_more(trained, digits):
         filled = trained.transform(np.where(keys < share, whole, np.nan))
         errors.append(np.mean((filled - whole)[asked] ** 2))
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.8 * errors[0]
+    assert errors[-1] < 0.4 * errors[0]
+
+
+def test_completions_beat_nearest_neighbours(trained, digits):
+    train, whole, masked = digits
+    missing = np.isnan(masked)
+    neighbours = KNNImputer(n_neighbors=5).fit(train).transform(masked)
+    errors = [
+        np.mean((filled - whole)[missing] ** 2)
+        for filled in (trained.transform(masked), neighbours)
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_exemplars(small, digits):
+    train = digits[0][:60].copy()
+    train[:30, 3] = np.nan
+    stored = small(n_exemplars=20).fit(train).prior_.network().exemplars.images
+    kept = np.asarray(stored) * 16 + 8
+    # Drawn from the images without gaps.
+    assert kept.shape == (20, 64)
+    agree = (np.abs(kept[:, None] - train[None]).max(-1) < 1e-5).sum(axis=1)
+    assert (agree == 1).all()
+    for model in (small(n_exemplars=0).fit(train), small().fit(train[:31])):
+        assert model.prior_.network().exemplars is None
+        assert np.isfinite(model.transform(digits[2][:2])).all()
 
 
 def test_draws_are_images(trained, digits):
     _, _, masked = digits
     # Of a blank image little is known, and its draws differ by more than noise.
-    draws = trained.sample(np.full((1, 64), np.nan), 100, random_state=0)
-    assert draws.shape == (1, 64, 100)
-    rows = draws[0].reshape(8, 8, 100)
+    draws = trained.sample(np.full((1, 64), np.nan), 60, random_state=0, n_groups=32)
+    assert draws.shape == (1, 64, 60)
+    rows = draws[0].reshape(8, 8, 60)
     inner = rows[2:6, 2:6]
     neighbours = [
         np.corrcoef(inner[i, j], inner[i + 1, j])[0, 1]
@@ -103,8 +124,8 @@ def test_draws_are_images(trained, digits):
     ]
     assert np.mean(neighbours) > 0.2
     # Draws of different images have nothing to do with each other.
-    apart = np.corrcoef(rows[3, 3, :50], rows[3, 3, 50:])[0, 1]
-    assert abs(apart) < 0.35
+    apart = np.corrcoef(rows[3, 3, :30], rows[3, 3, 30:])[0, 1]
+    assert abs(apart) < 0.45
     assert trained.sample(masked[:2], 3, random_state=0).shape == (2, 64, 3)
 
 
@@ -113,8 +134,8 @@ def test_mean_of_draws_is_the_mean(trained, digits):
     masked = digits[1][:1].copy()
     masked[0, 27] = np.nan
     filled, std = trained.transform(masked, return_std=True)
-    draws = trained.sample(masked, 2000, random_state=0)[0, 27]
-    assert abs(draws.mean() - filled[0, 27]) < 4 * std[0, 27] / np.sqrt(2000)
+    draws = trained.sample(masked, 500, random_state=0)[0, 27]
+    assert abs(draws.mean() - filled[0, 27]) < 4 * std[0, 27] / np.sqrt(500)
     np.testing.assert_allclose(draws.std(), std[0, 27], rtol=0.1)
 
 
@@ -212,16 +233,19 @@ def test_learning_from_images_with_gaps(small, digits):
         model.fit(train[:1])
 
 
-def test_tasks_of_images():
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_tasks_of_images(is_padded):
     """Context and targets are other pixels of the same image, and were seen."""
     generator = np.random.default_rng(0)
     points = np.arange(6)[:, None, None] + np.arange(12)[None, :, None] / 100
     points = np.where(generator.random((6, 12, 1)) < 0.3, np.nan, points)
-    source = ImageTasks(points, coordinates((1, 3, 4)), (0.0, 0.8), 5)
-    sizes = set()
+    source = ImageTasks(points, coordinates((1, 3, 4)), (0.0, 0.8), 5, is_padded)
+    sizes, mixed = set(), set()
     for _ in range(50):
         batch = source.draw(4, generator, torch.float64)
         sizes.add(batch.context_x.shape[1])
+        if is_padded:
+            mixed.add(len(set(batch.context_mask.sum(1).tolist())))
         assert batch.target_x.shape[1] <= 5
         assert batch.target_mask.any(1).all()
         x, y, mask = batch.joined()
@@ -233,7 +257,8 @@ def test_tasks_of_images():
             expected = source.x[pixels.astype(int)]
             np.testing.assert_array_equal(x[task][mask[task]], expected)
         assert not y[~mask].any() and not x[~mask].any()
-    assert {0, 1, 2, 3} <= sizes and max(sizes) >= 6
+    assert max(sizes) >= 6
+    assert max(mixed) >= 3 if is_padded else {0, 1, 2, 3} <= sizes
 
 
 def test_order_of_pixels():
@@ -306,6 +331,7 @@ def test_verbose(small, digits, capsys):
         ({"context_share": (-0.5, 0.2)}, "context_share"),
         ({"target_size": 0}, "target_size"),
         ({"max_iter": 0}, "max_iter"),
+        ({"n_exemplars": -1}, "n_exemplars"),
         ({"n_draws": 0}, "n_draws"),
         ({"min_std": 0.0}, "min_std"),
     ],

@@ -26,6 +26,7 @@ OPTIONS = {
     "cnp": {"width": 32},
     "convcnp": {"width": 16, "points_per_unit": 8},
     "convcnp_grid": {"width": 16, "n_layers": 3, "image_size": (6, 6)},
+    "convcnp_image": {"width": 8, "image_size": (6, 6)},
     "kernel": {"width": 16, "n_layers": 2},
     "lbanp": {"width": 32, "n_layers": 2, "n_inducing": 8},
     "np": {"width": 32},
@@ -62,7 +63,7 @@ def train(network, objective, batches, n_steps, rate=3e-3):
 
 
 def build(name, n_raw=2, n_targets=1):
-    features = 2 if name == "convcnp_grid" else 1
+    features = 2 if name in ("convcnp_grid", "convcnp_image") else 1
     network = NEURAL_PROCESSES[name](features, n_targets, n_raw, **OPTIONS[name])
     draw_module(network, torch.Generator().manual_seed(0))
     return network, features
