@@ -24,6 +24,9 @@ CONTINUOUS = ("gaussian", "mixture", "bins")
 LIKELIHOODS = (*CONTINUOUS, "categorical")
 # Bins need two tails and something between them.
 _FEWEST_EDGES = 4
+# Values that a bin should hold, and bins that there may be in any case: with fewer
+# values in each, networks learn them by heart.
+_VALUES_PER_BIN, _ALWAYS_BINS = 10, 5
 # Where the outermost edges lie if the data give none.
 _OUTER_LEVEL = 0.005
 
@@ -56,11 +59,12 @@ def build_likelihood(
 def bin_edges(values: Array, n_bins: int, min_std: float) -> list[float]:
     """Return edges of bins at quantiles of standardized values.
 
-    No bin is so narrow that its density could exceed that of a Gaussian at the floor of
+    There are ten values to a bin, or five bins. No bin is so narrow that its density could exceed that of a Gaussian at the floor of
     its deviation: values that occur again and again share a bin with what is around
     them. Where values are too few or too alike, quantiles of the standard normal
     distribution take their place.
     """
+    n_bins = min(n_bins, max(np.size(values) // _VALUES_PER_BIN, _ALWAYS_BINS))
     narrowest = math.sqrt(2.0 * math.pi) * min_std
     levels = np.linspace(0.0, 1.0, n_bins + 1)
     edges: list[float] = []
