@@ -19,6 +19,8 @@ from skfunc.datasets._gp_tasks import covariances
 from skfunc.nn import (
     NEURAL_PROCESSES,
     GaussianLikelihood,
+    Likelihood,
+    MixtureLikelihood,
     NeuralProcess,
     TaskBatch,
     conditional_log_likelihood,
@@ -49,8 +51,14 @@ class Setup:
     batch_size: int = 16
 
     def network(self) -> NeuralProcess:
-        n_raw = GaussianLikelihood(MIN_STD).n_raw(1)
+        n_raw = self.likelihood().n_raw(1)
         return NEURAL_PROCESSES[self.variant](1, 1, n_raw, **self.parameters)
+
+    def likelihood(self) -> Likelihood:
+        """Return a mixture over the kernels of a network that has several."""
+        if "kernels" in self.parameters:
+            return MixtureLikelihood(len(self.parameters["kernels"]), MIN_STD)
+        return GaussianLikelihood(MIN_STD)
 
 
 def draw_arrays(
@@ -102,6 +110,7 @@ class Trained:
     """A trained network and what its training took."""
 
     network: NeuralProcess
+    likelihood: Likelihood
     seconds: float
     steps: int
     retries: int
@@ -112,7 +121,7 @@ def train(name: str, setup: Setup, cache: Path, seed: int) -> Trained:
     network = setup.network()
     generator = torch.Generator().manual_seed(seed)
     draw_module(network, generator)
-    likelihood = GaussianLikelihood(MIN_STD)
+    likelihood = setup.likelihood()
 
     def loss(module: Any, batch: TaskBatch) -> torch.Tensor:
         if module.is_latent:
@@ -154,7 +163,7 @@ def train(name: str, setup: Setup, cache: Path, seed: int) -> Trained:
     trainer.use_average()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    return Trained(network, used, trainer.step, trainer.n_retries)
+    return Trained(network, likelihood, used, trainer.step, trainer.n_retries)
 
 
 def save(

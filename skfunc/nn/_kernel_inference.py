@@ -67,16 +67,27 @@ class RawHypotheses(NamedTuple):
         """Return the same in float64."""
         return RawHypotheses(self.by_column.double(), self.by_table.double())
 
-    def constrained(self, min_std: float) -> Hypotheses:
-        """Return the hyper-parameters; `min_std` is the floor of the noise."""
+    def constrained(
+        self, min_std: float, bands: Float[Tensor, "kernels two"]
+    ) -> Hypotheses:
+        """Return the hyper-parameters.
+
+        Parameters
+        ----------
+        min_std : float
+            Floor of the noise.
+        bands : Tensor of shape (kernels, 2)
+            Lowest and highest frequency of each kernel.
+        """
         # Scales of columns shrink with their number, as distances grow with it.
         root = math.sqrt(self.by_column.shape[1])
         scale, slope, frequency = self.by_column.permute(0, 2, 3, 1).unbind(1)
         amplitude, constant, noise, mean, logits = self.by_table.unbind(1)
+        low, high = bands.to(scale).unsqueeze(-1).unbind(1)
         return Hypotheses(
             scales=functional.softplus(scale) / root,
             linear=functional.softplus(slope - 2.0) / root,
-            frequencies=functional.softplus(frequency),
+            frequencies=low + (high - low) * torch.sigmoid(frequency),
             amplitude=functional.softplus(amplitude),
             constant=functional.softplus(constant - 1.0),
             noise=functional.softplus(noise - 1.0) + min_std,

@@ -66,7 +66,10 @@ class KernelNeuralProcess(NeuralProcess):
     n_layers : int, default=5
         Rounds of exchange between cells.
     n_waves : int, default=0
-        Frequencies that cells know of, for periodic functions.
+        Frequencies 1/4, 2/4, ... that cells know of, for periodic functions.
+    frequency_range : tuple of two floats, default=(0.25, 4)
+        Lowest and highest frequency of the periodic kernels, in periods for a unit of
+        x; each of them searches an equal part of it.
     n_corrections : int, default=0
         Learned steps that correct the hyper-parameters, each given the gradient of the
         context's log evidence. An attribute, which may be set anew.
@@ -94,6 +97,8 @@ class KernelNeuralProcess(NeuralProcess):
     torch.Size([4, 7, 2])
     """
 
+    bands: Tensor
+
     def __init__(
         self,
         n_features: int,
@@ -104,6 +109,7 @@ class KernelNeuralProcess(NeuralProcess):
         width: int = 48,
         n_layers: int = 5,
         n_waves: int = 0,
+        frequency_range: Sequence[float] = (0.25, 4.0),
         n_corrections: int = 0,
         correction_rows: int = 512,
         min_std: float = 1e-3,
@@ -118,6 +124,9 @@ class KernelNeuralProcess(NeuralProcess):
             )
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
+        self.register_buffer(
+            "bands", frequency_bands(self.kernels, *frequency_range), persistent=False
+        )
         self._is_mixture = n_raw == len(kernels) * (1 + 2 * n_targets)
         if n_raw != 2 * n_targets and not self._is_mixture:
             raise ValueError(
@@ -160,7 +169,7 @@ class KernelNeuralProcess(NeuralProcess):
             gradient = self._evidence_gradient(guess.raw, x[:, rows], y[:, rows], seen)
             guess = self.inference.correction(guess, gradient, log_count)
         # Close rows make matrices that only float64 factors.
-        return guess.raw.double().constrained(self.min_std)
+        return guess.raw.double().constrained(self.min_std, self.bands)
 
     def _evidence_gradient(
         self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
@@ -168,7 +177,7 @@ class KernelNeuralProcess(NeuralProcess):
         """Return the gradient with respect to the raw values, themselves fixed."""
         with torch.enable_grad():
             values = [v.detach().double().requires_grad_() for v in raw]
-            hypotheses = RawHypotheses(*values).constrained(self.min_std)
+            hypotheses = RawHypotheses(*values).constrained(self.min_std, self.bands)
             slope = evidence_slope(
                 self.kernels, hypotheses, x.double(), y.double(), mask
             )
@@ -238,6 +247,25 @@ class KernelNeuralProcess(NeuralProcess):
         # The inverse of softplus, exact for small and large values.
         excess = (variance.sqrt() - self.min_std).clamp(min=1e-6)
         return excess + torch.log(-torch.expm1(-excess))
+
+
+def frequency_bands(
+    kernels: Sequence[str], low: float, high: float
+) -> Float[Tensor, "kernels two"]:
+    """Return lowest and highest frequency of each kernel, ones if not periodic.
+
+    Raises
+    ------
+    ValueError
+        If the range is none.
+    """
+    if not 0.0 < low < high:
+        raise ValueError(f"frequency_range must increase from above 0; got {low, high}")
+    is_periodic = torch.tensor([name == "periodic" for name in kernels])
+    edges = torch.linspace(low, high, int(is_periodic.sum()) + 1)
+    bands = torch.ones(len(kernels), 2)
+    bands[is_periodic] = torch.stack([edges[:-1], edges[1:]], dim=1)
+    return bands
 
 
 def processes(

@@ -237,7 +237,7 @@ def test_corrections_see_the_gradient_of_the_evidence():
     x, y, mask = processes(batch.context_x, batch.context_y, batch.context_mask)
     raw = made.inference(x, y, mask).raw
     values = [value.detach().requires_grad_() for value in raw]
-    hypotheses = RawHypotheses(*values).constrained(made.min_std)
+    hypotheses = RawHypotheses(*values).constrained(made.min_std, made.bands)
     evidence = condition(NAMES, hypotheses, x, y, mask).evidence.sum()
     expected = torch.autograd.grad(evidence, values, materialize_grads=True)
     got = made._evidence_gradient(raw, x, y, mask)
@@ -259,3 +259,12 @@ def test_corrections_are_those_of_each_process_alone():
         torch.testing.assert_close(made(single), both[rows], rtol=1e-8, atol=1e-9)
     made.n_corrections = 0
     assert (made(batch) - both).abs().max() > 1e-3
+
+
+def test_periodic_hypotheses_share_the_frequencies():
+    made = network(kernels=("periodic", "rbf", "periodic"), frequency_range=(1.0, 5.0))
+    frequencies = encoded(made, tasks()).hypotheses.frequencies
+    assert ((frequencies[:, 0] > 1) & (frequencies[:, 0] < 3)).all()
+    assert ((frequencies[:, 2] > 3) & (frequencies[:, 2] < 5)).all()
+    with pytest.raises(ValueError, match="frequency_range must increase"):
+        network(frequency_range=(2.0, 1.0))
