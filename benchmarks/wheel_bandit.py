@@ -74,7 +74,8 @@ def neural_process_agent(name: str, arguments) -> tuple[ExtremePoolingAgent, flo
     """Return an agent whose network learned from wheels and its own games, and time."""
     fresh = name == "NP-fresh"
     n_steps = arguments.steps or STEPS[name]
-    kept = arguments.networks and arguments.networks / f"{name}-{n_steps}.pt"
+    file = f"{name}-{n_steps}-{arguments.seed}.pt"
+    kept = arguments.networks and arguments.networks / file
     if kept and kept.exists():
         stored = torch.load(kept, weights_only=True)
         network = ExtremePoolingProcess()
@@ -82,7 +83,9 @@ def neural_process_agent(name: str, arguments) -> tuple[ExtremePoolingAgent, flo
         return ExtremePoolingAgent(network), stored["seconds"]
     started = time.process_time()
     n_played = FRESH_ROUNDS if fresh else CONTEXT_ROUNDS
-    network = learn(fresh=fresh, n_steps=n_steps, n_played=n_played)
+    network = learn(
+        fresh=fresh, n_steps=n_steps, n_played=n_played, random_state=arguments.seed
+    )
     seconds = time.process_time() - started
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +103,8 @@ def estimator_agent(arguments) -> EstimatorAgent:
         context_size=(5, 512),
         target_size=50,
         max_iter=arguments.steps or STEPS["estimator"],
-        random_state=0,
-    ).fit(wheel_tasks(0))
+        random_state=arguments.seed,
+    ).fit(wheel_tasks(arguments.seed))
     model = NeuralProcessRegressor(prior=learner.prior_, random_state=0)
     return EstimatorAgent(model, shared=True, incremental=True)
 
@@ -167,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--steps", type=int, help="of meta-training")
+    parser.add_argument("--seed", type=int, default=0, help="of meta-training")
     parser.add_argument("--variant", default="lbanp", help="of the estimator")
     parser.add_argument("--likelihood", default="bins", help="of the estimator")
     parser.add_argument(
