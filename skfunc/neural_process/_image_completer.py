@@ -32,6 +32,7 @@ from skfunc.neural_process._images import (
     choose_exemplars,
     coordinates,
     grid_network,
+    is_signal,
     seen_pixels,
 )
 from skfunc.neural_process._parameters import check_training_parameters, meta_training
@@ -246,6 +247,8 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
                 shape, int(self.hidden_size), int(self.n_layers), len(exemplars)
             )
             training = replace(training, variant=variant, network_parameters=network)
+            if self.objective == "auto" and not is_signal(shape):
+                training = replace(training, objective="separate")
 
         def prepare(network: Any) -> None:
             if getattr(network, "exemplars", None) is not None:

@@ -22,11 +22,14 @@ from skfunc.nn import (
     draw_module,
     evidence_lower_bound,
     importance_weighted_log_likelihood,
+    separate_log_likelihood,
 )
 from skfunc.training import StreamOptions, StreamTrainer
 
 Array = NDArray[np.float64]
 
+# Deviation for means of the objective "separate": it weighs them against deviations.
+SEPARATE_STD = 0.1
 OBJECTIVES = ("auto", "likelihood", "elbo", "importance_weighted")
 
 
@@ -40,7 +43,8 @@ class MetaTraining:
         As in `NeuralProcessPrior`.
     objective : str
         "likelihood" of the targets; for networks with a latent "elbo" or
-        "importance_weighted"; "auto" is the elbo with a latent, else the likelihood.
+        "importance_weighted"; "auto" is the elbo with a latent, else the likelihood;
+        "separate" is the likelihood of Gaussians with gradients of its own for means.
     n_steps, batch_size : int
         Steps, and tasks in each.
     learning_rate, weight_decay : float
@@ -226,6 +230,10 @@ class MetaTraining:
                     batch,
                     n_samples=max(self.n_draws, 2),
                     generator=noise,
+                )
+            elif objective == "separate":
+                values = separate_log_likelihood(
+                    network, likelihood, batch, std=SEPARATE_STD
                 )
             else:
                 values = conditional_log_likelihood(network, likelihood, batch)

@@ -37,11 +37,13 @@ from skfunc.nn._neural_process_grid import (
 from skfunc.nn._neural_process_image import ImageNeuralProcess
 from skfunc.nn._neural_process_inducing import InducingNeuralProcess
 from skfunc.nn._neural_process_kernel import KernelNeuralProcess
+from skfunc.nn._neural_process_labels import KernelLabelProcess
 from skfunc.nn._neural_process_latent import LatentNeuralProcess
 from skfunc.nn._neural_process_objectives import (
     conditional_log_likelihood,
     evidence_lower_bound,
     importance_weighted_log_likelihood,
+    separate_log_likelihood,
 )
 from skfunc.nn._neural_process_transformer import TransformerNeuralProcess
 from skfunc.nn._odenet import ODENet, SolverOptions
@@ -55,6 +57,7 @@ NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
     "convcnp_grid": ConvolutionalGridNeuralProcess,
     "convcnp_image": ImageNeuralProcess,
     "kernel": KernelNeuralProcess,
+    "kernel_labels": KernelLabelProcess,
     "lbanp": InducingNeuralProcess,
     "np": LatentNeuralProcess,
     "tnp": TransformerNeuralProcess,
@@ -78,6 +81,7 @@ __all__ = [
     "ImageNeuralProcess",
     "InducingAttention",
     "InducingNeuralProcess",
+    "KernelLabelProcess",
     "KernelNeuralProcess",
     "LatentNeuralProcess",
     "Likelihood",
@@ -101,4 +105,5 @@ __all__ = [
     "evidence_lower_bound",
     "importance_weighted_log_likelihood",
     "pixel_coordinates",
+    "separate_log_likelihood",
 ]

@@ -7,8 +7,10 @@ from skfunc.nn import (
     GaussianLikelihood,
     ImageNeuralProcess,
     TaskBatch,
+    conditional_log_likelihood,
     draw_module,
     pixel_coordinates,
+    separate_log_likelihood,
 )
 from skfunc.nn import _image_exemplars as exemplars
 from skfunc.nn._image_exemplars import ExemplarMemory
@@ -183,3 +185,27 @@ def test_bad_sizes(options, text):
         make(**options)
     with pytest.raises(ValueError, match="twice n_targets"):
         ImageNeuralProcess(2, 1, 3, image_size=SIZE)
+
+
+def test_separate_likelihood_has_gradients_of_squares():
+    network, likelihood = make(n_exemplars=0), GaussianLikelihood(0.05)
+    x = pixel_coordinates(*SIZE).expand(2, -1, -1)
+    y = uniform(2, 30, 2, seed=3) - 0.5
+    mask = uniform(2, 18, seed=4) < 0.8
+    seen = torch.ones(2, 12, dtype=torch.bool)
+    batch = TaskBatch(x[:, :12], y[:, :12], seen, x[:, 12:], y[:, 12:], mask)
+    values = separate_log_likelihood(network, likelihood, batch, std=0.2)
+    close(values, conditional_log_likelihood(network, likelihood, batch))
+    values.sum().backward()
+    ours = [part.clone() for part in network.head.weight.grad.chunk(3)]
+    network.zero_grad()
+    mean, std = likelihood.parameters_of(network(batch))
+    counts = mask.sum(1)[:, None, None]
+    there = mask[..., None] / counts
+    (-0.5 * there * ((mean - batch.target_y) / 0.2).square()).sum().backward(
+        retain_graph=True
+    )
+    close(ours[0], network.head.weight.grad.chunk(3)[0])
+    network.zero_grad()
+    conditional_log_likelihood(network, likelihood, batch).sum().backward()
+    close(ours[2], network.head.weight.grad.chunk(3)[2])
