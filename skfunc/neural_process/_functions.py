@@ -152,8 +152,8 @@ class ClosedFormFunctions:
 class RowByRowFunctions:
     """Functions of a network that predicts each row alone, by the chain rule.
 
-    Each row is drawn from its prediction and joins the context of the next; the
-    prediction given all that was drawn is the function without its noise.
+    In a random order each row is drawn from its prediction and joins the context of the
+    next [1]_; the prediction given all that was drawn is the function without its noise.
 
     Parameters
     ----------
@@ -165,6 +165,12 @@ class RowByRowFunctions:
         Standardized rows to draw at.
     marginals : LikelihoodMarginals
         What is said of the rows.
+
+    References
+    ----------
+    .. [1] W. P. Bruinsma, S. Markou, J. Requeima, A. Y. K. Foong, T. R. Andersson,
+           A. Vaughan, A. Buonomo, J. S. Hosking, R. E. Turner, "Autoregressive
+           conditional neural processes", 2023, arXiv:2303.14468.
     """
 
     def __init__(
@@ -180,14 +186,17 @@ class RowByRowFunctions:
     def _chain(
         self, n_samples: int, random_state: RandomState
     ) -> Float[Tensor, "draws rows targets"]:
-        return autoregressive_sample(
+        # In a random order, or errors would add up along rows that are sorted.
+        order = random_state.permutation(len(self.X))
+        drawn = autoregressive_sample(
             self.network,
             self.marginals.likelihood,
             *context_tensors(*self.context),
-            torch.as_tensor(self.X[None]),
+            torch.as_tensor(self.X[order][None]),
             n_samples=n_samples,
             generator=seeded(random_state),
-        )[:, 0]
+        )
+        return drawn[:, 0, np.argsort(order)]
 
     def draw(self, n_samples: int, random_state: RandomState) -> Array:
         """Draw functions, (n, k, n_samples)."""

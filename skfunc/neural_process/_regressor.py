@@ -68,10 +68,11 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
     Notes
     -----
     There is no `sample_weight`: training draws rows at random at every size.
-    Functions of a variant with a latent are draws of the latent. The others are drawn
-    row by row, each row a part of the context of the next [2]_, at a cost that grows
-    with the square of the number of rows or faster; a smooth function is the prediction
-    given such a draw.
+    Functions of a variant with a latent are draws of the latent; those of "kernel" are
+    draws of one of its Gaussian processes, in closed form. The others are drawn row by
+    row in a random order, each row a part of the context of the next [2]_, at a cost
+    that grows with the square of the number of rows or faster; a smooth function is the
+    prediction given such a draw.
 
     References
     ----------
