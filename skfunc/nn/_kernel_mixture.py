@@ -207,28 +207,33 @@ def evidence_slope(
     names: tuple[str, ...],
     hypotheses: Hypotheses,
     x: Float[Tensor, "processes points features"],
-    y: Float[Tensor, "processes points"],
+    y: Float[Tensor, "processes points *outputs"],
     mask: Bool[Tensor, "processes points"],
+    weights: Float[Tensor, "processes outputs"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return a number whose derivatives are those of the log evidence, summed.
 
     The derivative with respect to the covariance matrix is known (Rasmussen and
-    Williams 2006, equation 5.9), which spares the way back through its factor.
+    Williams 2006, equation 5.9), which spares the way back through its factor. With
+    `weights`, which sum to one, it is the weighted mean over several outputs.
     """
+    if weights is None:
+        y, weights = y.unsqueeze(-1), torch.ones_like(y[:, :1])
     pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
     there = mask.unsqueeze(1)
     kernel = kernel_matrices(names, hypotheses, x, x)
     jitter = JITTER * prior_variances(names, hypotheses, x)
     diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
-    centred = y.unsqueeze(1) - hypotheses.mean.unsqueeze(-1)
+    centred = y.unsqueeze(1) - hypotheses.mean[..., None, None]
+    share = weights[:, None, None]
     with torch.no_grad():
         unit = torch.where(there, diagonal, torch.ones_like(diagonal))
         whole = kernel.masked_fill(~pair, 0.0) + torch.diag_embed(unit)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole))
-        residual = centred.masked_fill(~there, 0.0).unsqueeze(-1)
-        alphas = (inverse @ residual).squeeze(-1)
-        slope = 0.5 * (alphas.unsqueeze(-1) * alphas.unsqueeze(-2) - inverse)
+        alphas = inverse @ centred.masked_fill(~there.unsqueeze(-1), 0.0)
+        slope = 0.5 * ((share * alphas) @ alphas.mT - inverse)
         slope = slope.masked_fill(~pair, 0.0)
     of_kernel = (slope * kernel).sum()
     of_diagonal = (slope.diagonal(dim1=-2, dim2=-1) * diagonal).sum()
-    return of_kernel + of_diagonal - (alphas * centred).masked_fill(~there, 0.0).sum()
+    of_mean = (share * alphas * centred).masked_fill(~there.unsqueeze(-1), 0.0).sum()
+    return of_kernel + of_diagonal - of_mean

@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from skfunc.neural_process.pretrain import (
+from skfunc.neural_process._pretraining_tasks import (
     LARGEST,
     PretrainConfig,
-    Pretraining,
+    labelled_batch,
     standardized_batch,
     tabular_prior,
 )
+from skfunc.neural_process.pretrain import Pretraining
 
 SMALL = PretrainConfig(
     network_parameters={"width": 8, "n_layers": 1, "n_corrections": 2},
@@ -20,7 +21,9 @@ SMALL = PretrainConfig(
     context=(4, 12),
     n_target=4,
     features=(1, 3),
+    judge_tasks=2,
 )
+CLASSES = dataclasses.replace(SMALL, task="classification", max_classes=3)
 CPU = torch.device("cpu")
 
 
@@ -28,14 +31,15 @@ def weights(training):
     return [p.detach().clone() for p in training.trainer.average]
 
 
-def test_a_pause_changes_nothing(tmp_path):
-    whole = Pretraining(SMALL, CPU)
+@pytest.mark.parametrize("config", [SMALL, CLASSES], ids=lambda c: c.task)
+def test_a_pause_changes_nothing(tmp_path, config):
+    whole = Pretraining(config, CPU)
     whole.run(float("inf"))
-    first = Pretraining(SMALL, CPU)
+    first = Pretraining(config, CPU)
     for _ in range(3):
         first.advance()
     first.save(tmp_path / "run.pt")
-    second = Pretraining(SMALL, CPU)
+    second = Pretraining(config, CPU)
     second.run(float("inf"), tmp_path / "run.pt")
     assert second.trainer.losses == whole.trainer.losses
     for mine, theirs in zip(weights(second), weights(whole), strict=True):
@@ -67,3 +71,25 @@ def test_batches_are_standardized_by_their_context():
     torch.testing.assert_close(batch.context_y, -again.context_y, rtol=1e-3, atol=1e-3)
     assert batch.context_x.mean(1).abs().max() < 0.2
     assert batch.target_x.abs().max() <= LARGEST
+
+
+def test_one_task_starts_from_the_other(tmp_path):
+    numbers, classes = Pretraining(SMALL, CPU), Pretraining(CLASSES, CPU)
+    numbers.run(float("inf"), tmp_path / "numbers.pt")
+    classes.start_from(tmp_path / "numbers.pt")
+    numbers.trainer.use_average()
+    theirs = numbers.network.inference.state_dict()
+    for name, value in classes.network.inference.state_dict().items():
+        assert torch.equal(value, theirs[name])
+    larger = {"width": 16, "n_layers": 1}
+    other = Pretraining(dataclasses.replace(CLASSES, network_parameters=larger), CPU)
+    with pytest.raises(ValueError, match="holds another network"):
+        other.start_from(tmp_path / "numbers.pt")
+
+
+def test_targets_of_unknown_classes_are_left_out():
+    X = torch.arange(6.0).reshape(1, 6, 1)
+    labels = torch.tensor([[0, 1, 0, 1, 2, 0]])
+    batch = labelled_batch(X, labels, 3, 3)
+    assert batch.target_mask.tolist() == [[True, False, True]]
+    assert batch.context_y.sum((0, 1)).tolist() == [2, 1, 0]
