@@ -46,9 +46,27 @@ test-all: lint
 	$(BIN)/python -m pytest --doctest-modules skfunc tests -n 2 \
 		$(addprefix --ignore=,$(SHAPE_TESTS))
 
+# Two benchmarks in full; of the others a small form that leaves the recorded results
+# alone: it shows that they run, and roughly what they say.
+SMALL := --results $(VENV)/bench
+FIGURES := --figures $(VENV)/bench
+
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/solvers.py
+	$(BIN)/python benchmarks/memory_depth.py
 	$(BIN)/python benchmarks/tabular.py
+	mkdir -p $(VENV)/bench
+	$(BIN)/python benchmarks/fit_time.py --repeats 1 $(SMALL)
+	$(BIN)/python benchmarks/infinite_width.py --quick
+	$(BIN)/python benchmarks/large_n.py --quick
+	$(BIN)/python benchmarks/predict_cost.py --quick
+	SKFUNC_CACHE=$(VENV)/bench $(BIN)/python benchmarks/neural_process_1d.py --seconds 10 \
+		--tasks 64 --few 8 --no-peer $(SMALL) $(FIGURES)
+	$(BIN)/python benchmarks/bayesian_optimization.py --functions 5 --steps 300 $(SMALL)
+	$(BIN)/python benchmarks/wheel_bandit.py --agents exact linear --trials 1 $(SMALL)
+	$(BIN)/python benchmarks/real_bandits.py --sets mushroom --trials 1 --rounds 300 \
+		$(SMALL)
+	$(BIN)/python benchmarks/gpu.py --quick
 
 docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
