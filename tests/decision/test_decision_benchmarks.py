@@ -47,6 +47,19 @@ def test_ratio_of_means(script):
     # The delta method, for independent numerator and denominator.
     relative = [x.std() / x.mean() / np.sqrt(4000) for x in (steps, reference)]
     assert error == pytest.approx(value * np.hypot(*relative), rel=0.05)
+    # A model of few functions is held against the same ones.
+    few, _ = ratio(steps[:10], reference)
+    assert few == pytest.approx(steps[:10].mean() / reference[:10].mean())
+
+
+def test_table_of_a_slow_model(script, tmp_path, monkeypatch):
+    module = script("bayesian_optimization")
+    monkeypatch.setitem(module.FUNCTIONS_OF_SLOW, "true GP", 2)
+    options = ["--functions", "3", "--results", str(tmp_path)]
+    module.main(["--models", "true GP", *options])
+    rows = rows_of(tmp_path / "bayesian_optimization.csv")
+    assert [bool(row["true GP"]) for row in rows] == [True, True, False]
+    assert all(row["random"] for row in rows)
 
 
 def test_wheel_bandit(script, tmp_path):
