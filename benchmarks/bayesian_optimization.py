@@ -165,9 +165,9 @@ def steps_to_minimum(estimator, function, seed: int, repeat: bool) -> int:
 
 def ratio(steps: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     """Return the ratio of means and its standard error by the jackknife."""
-    n = len(steps)
     # A slow model has the first of the functions only.
-    reference = reference[:n]
+    n = min(len(steps), len(reference))
+    steps, reference = steps[:n], reference[:n]
     kept = ~np.eye(n, dtype=bool)
     left_out = np.array([steps[k].mean() / reference[k].mean() for k in kept])
     error = np.sqrt((n - 1) * left_out.var())
