@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skfunc._shapes import Bool, Float
 from skfunc.nn._kernel_inference import KernelInference, RawHypotheses
@@ -15,9 +16,10 @@ from skfunc.nn._kernel_mixture import (
     Conditioned,
     Hypotheses,
     condition,
+    condition_through,
     evidence_slope,
     kernel_matrices,
-    posterior_mean_and_half,
+    posterior_at,
     prior_variances,
 )
 from skfunc.nn._neural_process_base import NeuralProcess, check_widths
@@ -46,7 +48,8 @@ class KernelNeuralProcess(NeuralProcess):
     form. The prediction is their mixture, in proportion to the exponential of a learned
     logit and of the context's log evidence times a learned gain: with a gain of one
     and equal logits, Bayesian model averaging [1]_. Neither order nor number of columns
-    matters. Conditioning costs O(K n^3).
+    matters. Conditioning costs O(K n^3) up to `mixture_rows`, O(n^3) up to `exact_rows`
+    and O(n m^2) beyond.
 
     Parameters
     ----------
@@ -75,6 +78,15 @@ class KernelNeuralProcess(NeuralProcess):
         context's log evidence. An attribute, which may be set anew.
     correction_rows : int, default=512
         Rows of the context whose evidence the corrections see: the first ones.
+    inference_rows : int, default=1024
+        Rows of the context that the network reads: the first ones.
+    mixture_rows : int, default=1024
+        A longer context of a single task is conditioned on by one hypothesis: the
+        most likely one given so many rows, the first ones.
+    exact_rows : int, default=4096
+        A context longer still is seen through `through_rows` of its rows.
+    through_rows : int, default=1536
+        How many: the first ones. Time grows with their square, memory too.
     min_std : float, default=1e-3
         Floor of the likelihood's deviation, which is taken off what it adds.
     activation : str, default="gelu"
@@ -112,11 +124,23 @@ class KernelNeuralProcess(NeuralProcess):
         frequency_range: Sequence[float] = (0.25, 4.0),
         n_corrections: int = 0,
         correction_rows: int = 512,
+        inference_rows: int = 1024,
+        mixture_rows: int = 1024,
+        exact_rows: int = 4096,
+        through_rows: int = 1536,
         min_std: float = 1e-3,
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        check_widths(width=width, n_layers=n_layers, correction_rows=correction_rows)
+        check_widths(
+            width=width,
+            n_layers=n_layers,
+            correction_rows=correction_rows,
+            inference_rows=inference_rows,
+            mixture_rows=mixture_rows,
+            exact_rows=exact_rows,
+            through_rows=through_rows,
+        )
         unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
             raise ValueError(
@@ -124,6 +148,9 @@ class KernelNeuralProcess(NeuralProcess):
             )
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
+        self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
+        self.exact_rows = exact_rows
+        self.through_rows = through_rows
         self.register_buffer(
             "bands", frequency_bands(self.kernels, *frequency_range), persistent=False
         )
@@ -152,7 +179,18 @@ class KernelNeuralProcess(NeuralProcess):
         """Infer the kernels and condition them on the context."""
         x, y, mask = processes(context_x, context_y, context_mask)
         hypotheses = self.infer_hypotheses(x, y, mask)
-        return condition(self.kernels, hypotheses, x.double(), y.double(), mask)
+        x, y, names = x.double(), y.double(), self.kernels
+        if len(context_x) > 1 or x.shape[1] <= self.mixture_rows or not mask.all():
+            return condition(names, hypotheses, x, y, mask)
+        first = slice(0, self.mixture_rows)
+        few = condition(names, hypotheses, x[:, first], y[:, first], mask[:, first])
+        best = int(self.log_weights(few, 1).argmax())
+        names = (names[best],)
+        one = Hypotheses(*(v[:, best : best + 1] for v in hypotheses))
+        if x.shape[1] <= self.exact_rows:
+            return condition(names, one, x, y, mask)
+        evidence = few.evidence[:, best : best + 1]
+        return condition_through(names, one, x, y, self.through_rows, evidence)
 
     def infer_hypotheses(
         self,
@@ -161,6 +199,9 @@ class KernelNeuralProcess(NeuralProcess):
         mask: Bool[Tensor, "processes points"],
     ) -> Hypotheses:
         """Return hyper-parameters for each process, in float64."""
+        # Hyper-parameters are read off some rows; all are conditioned on.
+        first = slice(0, self.inference_rows)
+        x, y, mask = x[:, first], y[:, first], mask[:, first]
         guess = self.inference(x, y, mask)
         rows = slice(0, self.correction_rows)
         seen = mask[:, rows]
@@ -206,9 +247,9 @@ class KernelNeuralProcess(NeuralProcess):
         n_tasks, n_points = target_x.shape[:2]
         n_targets = len(state.mask) // n_tasks
         x = target_x.repeat_interleave(n_targets, dim=0).double()
-        mean, half = posterior_mean_and_half(self.kernels, state, x)
-        prior = prior_variances(self.kernels, state.hypotheses, x)
-        function = (prior - half.square().sum(-2)).clamp(min=0.0)
+        posterior = posterior_at(state, x)
+        mean = posterior.mean
+        function = posterior.variance(prior_variances(state.names, state.hypotheses, x))
         variance = function + state.hypotheses.noise.square().unsqueeze(-1)
         log_weights = self.log_weights(state, n_tasks)
         # Axes: task, point, kernel, output.
@@ -217,6 +258,13 @@ class KernelNeuralProcess(NeuralProcess):
             v.unflatten(0, shape).permute(0, 3, 2, 1) for v in (mean, variance)
         )
         if self._is_mixture:
+            absent = len(self.kernels) - len(state.names)
+            if absent:
+                # Hypotheses that were dropped stay as components without weight.
+                log_weights = functional.pad(log_weights, (0, absent), value=-torch.inf)
+                mean, variance = (
+                    v.expand(-1, -1, absent + 1, -1) for v in (mean, variance)
+                )
             logits = log_weights.unsqueeze(1).expand(-1, n_points, -1)
             parts = [mean.flatten(2), self._raw_std(variance).flatten(2)]
             return torch.cat([logits, *parts], dim=-1).to(target_x.dtype)
@@ -233,9 +281,9 @@ class KernelNeuralProcess(NeuralProcess):
         n_tasks = len(target_x)
         shape = (n_tasks, len(state.mask) // n_tasks)
         x = target_x.repeat_interleave(shape[1], dim=0).double()
-        mean, half = posterior_mean_and_half(self.kernels, state, x)
-        prior = kernel_matrices(self.kernels, state.hypotheses, x, x)
-        covariance = prior - half.mT @ half
+        posterior = posterior_at(state, x)
+        prior = kernel_matrices(state.names, state.hypotheses, x, x)
+        mean, covariance = posterior.mean, posterior.covariance(prior)
         return JointPosterior(
             self.log_weights(state, n_tasks),
             mean.unflatten(0, shape),

@@ -268,3 +268,67 @@ def test_periodic_hypotheses_share_the_frequencies():
     assert ((frequencies[:, 2] > 3) & (frequencies[:, 2] < 5)).all()
     with pytest.raises(ValueError, match="frequency_range must increase"):
         network(frequency_range=(2.0, 1.0))
+
+
+def test_a_long_context_is_left_to_the_most_likely_hypothesis():
+    batch = tasks(n_context=30, n_tasks=1)
+    all_of_them = network()
+    few = network(mixture_rows=20)
+    state = encoded(few, batch)
+    first = TaskBatch.without_padding(
+        batch.context_x[:, :20], batch.context_y[:, :20], batch.target_x, batch.target_y
+    )
+    best = int(all_of_them.log_weights(encoded(all_of_them, first), 1).argmax())
+    assert state.names == (all_of_them.kernels[best],)
+    joint = all_of_them.joint_posterior(encoded(all_of_them, batch), batch.target_x)
+    mean, std = GaussianLikelihood(1e-3).parameters_of(few(batch))
+    torch.testing.assert_close(mean[0, :, 0], joint.mean[0, 0, best])
+    variance = joint.covariance[0, 0, best].diagonal() + joint.noise[0, 0, best] ** 2
+    torch.testing.assert_close(std[0, :, 0] ** 2, variance, rtol=1e-6, atol=1e-8)
+    likelihood = MixtureLikelihood(4, 1e-3)
+    mixture = KernelNeuralProcess(3, 1, likelihood.n_raw(1), width=16, mixture_rows=20)
+    mixture.load_state_dict(few.state_dict())
+    raw = mixture.double()(batch)
+    torch.testing.assert_close(likelihood.mean(raw), mean)
+    torch.testing.assert_close(likelihood.variance(raw).sqrt(), std)
+    assert torch.isfinite(likelihood.log_prob(raw, batch.target_y)).all()
+
+
+def test_a_context_seen_through_all_its_rows_is_seen_exactly():
+    options = {"mixture_rows": 10, "kernels": ("matern12",)}
+    batch = tasks(n_context=30, n_tasks=1)
+    exact = network(**options)
+    through = network(exact_rows=20, through_rows=30, **options)
+    expected = exact.joint_posterior(encoded(exact, batch), batch.target_x)
+    got = through.joint_posterior(encoded(through, batch), batch.target_x)
+    torch.testing.assert_close(got.mean, expected.mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        got.covariance, expected.covariance, rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(through(batch), exact(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_context_seen_through_some_rows_is_the_projected_process():
+    batch = tasks(n_context=30, n_tasks=1)
+    options = {"mixture_rows": 10, "kernels": ("matern12",)}
+    made = network(exact_rows=20, through_rows=12, **options)
+    state = encoded(made, batch)
+    kernel = partial(
+        textbook_covariance, "matern12", [value[0, 0] for value in state.hypotheses]
+    )
+    noise, centre = state.hypotheses.noise[0, 0], state.hypotheses.mean[0, 0]
+    x, y, t = batch.context_x[0], batch.context_y[0, :, 0] - centre, batch.target_x[0]
+    u = x[:12]
+    # GPML 8.26 and 8.27.
+    inner = kernel(u, x) @ kernel(x, u) + noise**2 * kernel(u, u)
+    mean = centre + kernel(t, u) @ torch.linalg.solve(inner, kernel(u, x) @ y)
+    covariance = (
+        kernel(t, t)
+        - kernel(t, u) @ torch.linalg.solve(kernel(u, u), kernel(u, t))
+        + noise**2 * kernel(t, u) @ torch.linalg.solve(inner, kernel(u, t))
+    )
+    joint = made.joint_posterior(state, batch.target_x)
+    torch.testing.assert_close(joint.mean[0, 0, 0], mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        joint.covariance[0, 0, 0], covariance, rtol=1e-4, atol=1e-4
+    )
