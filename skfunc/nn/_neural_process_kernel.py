@@ -26,6 +26,11 @@ from skfunc.nn._neural_process_base import NeuralProcess, check_widths
 from skfunc.nn._task_batch import blank
 
 
+# Adam on raw hyper-parameters: size of a step, memory of gradients and their squares,
+# and the standard deviation of raw values about the network's answer.
+_STEP_SIZE, _MOMENTA, _PRIOR_STD = 0.2, (0.9, 0.95), 3.0
+
+
 class JointPosterior(NamedTuple):
     """Mixture of the function's Gaussians at several points, one process an output."""
 
@@ -76,8 +81,11 @@ class KernelNeuralProcess(NeuralProcess):
     n_corrections : int, default=0
         Learned steps that correct the hyper-parameters, each given the gradient of the
         context's log evidence. An attribute, which may be set anew.
+    n_gradient_steps : int, default=0
+        Steps of Adam (Kingma and Ba 2015, arXiv 1412.6980) on the evidence after them.
+        An attribute as well; nothing is learned through these steps.
     correction_rows : int, default=512
-        Rows of the context whose evidence the corrections see: the first ones.
+        Rows of the context whose evidence corrections and steps see: the first ones.
     inference_rows : int, default=1024
         Rows of the context that the network reads: the first ones.
     mixture_rows : int, default=1024
@@ -123,6 +131,7 @@ class KernelNeuralProcess(NeuralProcess):
         n_waves: int = 0,
         frequency_range: Sequence[float] = (0.25, 4.0),
         n_corrections: int = 0,
+        n_gradient_steps: int = 0,
         correction_rows: int = 512,
         inference_rows: int = 1024,
         mixture_rows: int = 1024,
@@ -148,6 +157,7 @@ class KernelNeuralProcess(NeuralProcess):
             )
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
+        self.n_gradient_steps = n_gradient_steps
         self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
         self.exact_rows = exact_rows
         self.through_rows = through_rows
@@ -209,8 +219,24 @@ class KernelNeuralProcess(NeuralProcess):
         for _ in range(self.n_corrections):
             gradient = self._evidence_gradient(guess.raw, x[:, rows], y[:, rows], seen)
             guess = self.inference.correction(guess, gradient, log_count)
+        raw = self._ascend(guess.raw, x[:, rows], y[:, rows], seen)
         # Close rows make matrices that only float64 factors.
-        return guess.raw.double().constrained(self.min_std, self.bands)
+        return raw.double().constrained(self.min_std, self.bands)
+
+    def _ascend(
+        self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
+    ) -> RawHypotheses:
+        """Climb the evidence from the network's answer, which stays a weak prior."""
+        if not self.n_gradient_steps:
+            return raw
+        values = [v.detach().clone() for v in raw]
+        optimizer = torch.optim.Adam(values, lr=_STEP_SIZE, betas=_MOMENTA)
+        for _ in range(self.n_gradient_steps):
+            slopes = self._evidence_gradient(RawHypotheses(*values), x, y, mask)
+            for value, slope, start in zip(values, slopes, raw, strict=True):
+                value.grad = (value - start) / _PRIOR_STD**2 - slope
+            optimizer.step()
+        return RawHypotheses(*values)
 
     def _evidence_gradient(
         self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor

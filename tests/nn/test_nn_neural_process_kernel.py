@@ -332,3 +332,13 @@ def test_a_context_seen_through_some_rows_is_the_projected_process():
     torch.testing.assert_close(
         joint.covariance[0, 0, 0], covariance, rtol=1e-4, atol=1e-4
     )
+
+
+def test_gradient_steps_climb_the_evidence():
+    made, batch = network(kernels=("rbf", "matern52")), tasks()
+    before = encoded(made, batch).evidence
+    made.n_gradient_steps = 5
+    after = encoded(made, batch).evidence
+    assert (after > before).all()
+    made.n_gradient_steps = 15
+    assert (encoded(made, batch).evidence > after).float().mean() > 0.8
