@@ -25,7 +25,6 @@ from skfunc.nn._kernel_mixture import (
 from skfunc.nn._neural_process_base import NeuralProcess, check_widths
 from skfunc.nn._task_batch import blank
 
-
 # Adam on raw hyper-parameters: size of a step, memory of gradients and their squares,
 # and the standard deviation of raw values about the network's answer.
 _STEP_SIZE, _MOMENTA, _PRIOR_STD = 0.2, (0.9, 0.95), 3.0
