@@ -8,10 +8,10 @@ import matplotlib
 import numpy as np
 import torch
 
-from _gp_training import KERNELS, MIN_STD, NOISE_STD
+from _gp_training import KERNELS, NOISE_STD, Trained
 from skfunc.datasets import GPTasks
 from skfunc.datasets._gp_tasks import covariances
-from skfunc.nn import GaussianLikelihood, NeuralProcess, autoregressive_sample
+from skfunc.nn import KernelNeuralProcess, autoregressive_sample
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -42,15 +42,28 @@ def shown_task(tasks: GPTasks) -> int:
     return int(np.argmax(fits))
 
 
-def draw_samples(axis, network: NeuralProcess, tasks: GPTasks) -> None:
+def joint_draws(network: KernelNeuralProcess, state, target, generator) -> torch.Tensor:
+    """Return draws of the function, each of one of the inferred kernels."""
+    posterior = network.joint_posterior(state, target)
+    weights = posterior.log_weights[0].exp()
+    chosen = torch.multinomial(weights, N_SAMPLES, True, generator=generator)
+    size, vectors = torch.linalg.eigh(posterior.covariance[0, 0, chosen])
+    normals = torch.randn(
+        N_SAMPLES, len(GRID), 1, generator=generator, dtype=torch.float64
+    )
+    spread = vectors @ (size.clamp(min=0.0).sqrt().unsqueeze(-1) * normals)
+    return posterior.mean[0, 0, chosen] + spread.squeeze(-1)
+
+
+def draw_samples(axis, trained: Trained, tasks: GPTasks) -> None:
     """Draw a network's prediction and samples beside the exact process."""
+    network, likelihood = trained.network, trained.likelihood
     i = shown_task(tasks)
     context_X, context_y, _, _ = tasks.task(i)
     x = torch.from_numpy(context_X)[None]
     y = torch.from_numpy(context_y)[None, :, None]
     mask = torch.ones(x.shape[:2], dtype=torch.bool)
     target = torch.from_numpy(GRID)[None, :, None]
-    likelihood = GaussianLikelihood(MIN_STD)
     generator = torch.Generator().manual_seed(0)
     state = network.encode(x, y, mask)
     if network.is_latent:
@@ -58,6 +71,9 @@ def draw_samples(axis, network: NeuralProcess, tasks: GPTasks) -> None:
         raw = network.decode(state, target, z=z)
         lines = likelihood.mean(raw)[:, 0, :, 0]
         raw = raw.mean(0)
+    elif isinstance(network, KernelNeuralProcess):
+        lines = joint_draws(network, state, target, generator)
+        raw = network.decode(state, target)
     else:
         # In a random order, so that a draw grows everywhere alike.
         order = torch.randperm(len(GRID), generator=generator)
@@ -95,7 +111,7 @@ def draw_samples(axis, network: NeuralProcess, tasks: GPTasks) -> None:
 def draw_figure(
     lines: list[tuple],
     name: str,
-    network: NeuralProcess,
+    trained: Trained,
     tasks: list[GPTasks],
     file: Path,
 ) -> None:
@@ -115,7 +131,7 @@ def draw_figure(
             axis.errorbar(middle, values, errors, fmt=style, ms=3, lw=1, label=label)
         axis.set_title(TITLES[kernel])
         axis.set_xlabel("context points")
-        draw_samples(below, network, of_kernel)
+        draw_samples(below, trained, of_kernel)
     axes[0, 0].set_ylabel("marginal log-likelihood per target")
     axes[0, 0].legend(fontsize=7)
     axes[1, 0].set_ylabel(f"y, samples of {name}")

@@ -47,20 +47,20 @@ RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "_static"
 # A further model is a line here.
 MODELS = {
-    "convcnp": Setup("convcnp", 300, {"points_per_unit": 32, "n_layers": 5}),
-    "tnp": Setup("tnp", 300, {"width": 64, "n_heads": 4}),
     "kernel": Setup(
         "kernel",
-        300,
+        900,
         {
-            "kernels": ["rbf", "matern52", *["periodic"] * 16],
+            "kernels": ["rbf", "matern52", *["periodic"] * 4],
             "n_layers": 4,
-            "n_waves": 40,
-            "frequency_range": [2.0, 10.0],
+            "frequency_range": [1.9, 10.1],
+            "n_scanned": 165,
             "n_corrections": 3,
             "min_std": MIN_STD,
         },
     ),
+    "convcnp": Setup("convcnp", 300, {"points_per_unit": 32, "n_layers": 5}),
+    "tnp": Setup("tnp", 300, {"width": 64, "n_heads": 4}),
     "cnp": Setup("cnp", 60),
     "np": Setup("np", 60),
 }
@@ -324,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, setup in setups.items():
             trained = train(name, setup, cache, arguments.seed)
             scores[name] = judge(trained, tasks, n_few)
-            networks[name] = trained.network
+            networks[name] = trained
             print(name, *with_error(scores[name].marginal), flush=True)
         python = folder / "neuralprocesses-peer" / "bin" / "python"
         if not arguments.no_peer and "convcnp" in setups and python.exists():

@@ -68,7 +68,7 @@ class RawHypotheses(NamedTuple):
         return RawHypotheses(self.by_column.double(), self.by_table.double())
 
     def constrained(
-        self, min_std: float, bands: Float[Tensor, "kernels two"]
+        self, min_std: float, bands: Float[Tensor, "*processes kernels two"]
     ) -> Hypotheses:
         """Return the hyper-parameters.
 
@@ -76,14 +76,14 @@ class RawHypotheses(NamedTuple):
         ----------
         min_std : float
             Floor of the noise.
-        bands : Tensor of shape (kernels, 2)
+        bands : Tensor of shape (kernels, 2) or (processes, kernels, 2)
             Lowest and highest frequency of each kernel.
         """
         # Scales of columns shrink with their number, as distances grow with it.
         root = math.sqrt(self.by_column.shape[1])
         scale, slope, frequency = self.by_column.permute(0, 2, 3, 1).unbind(1)
         amplitude, constant, noise, mean, logits = self.by_table.unbind(1)
-        low, high = bands.to(scale).unsqueeze(-1).unbind(1)
+        low, high = bands.to(scale).unsqueeze(-1).unbind(-2)
         return Hypotheses(
             scales=functional.softplus(scale) / root,
             linear=functional.softplus(slope - 2.0) / root,

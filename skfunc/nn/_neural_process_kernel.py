@@ -22,6 +22,7 @@ from skfunc.nn._kernel_mixture import (
     posterior_at,
     prior_variances,
 )
+from skfunc.nn._kernel_scan import scan_frequencies
 from skfunc.nn._neural_process_base import NeuralProcess, check_widths
 from skfunc.nn._task_batch import blank
 
@@ -77,6 +78,9 @@ class KernelNeuralProcess(NeuralProcess):
     frequency_range : tuple of two floats, default=(0.25, 4)
         Lowest and highest frequency of the periodic kernels, in periods for a unit of
         x; each of them searches an equal part of it.
+    n_scanned : int, default=0
+        Frequencies on a grid over that range whose evidence is computed; each periodic
+        kernel then searches about one of the likeliest, instead of its part.
     n_corrections : int, default=0
         Learned steps that correct the hyper-parameters, each given the gradient of the
         context's log evidence. An attribute, which may be set anew.
@@ -117,6 +121,7 @@ class KernelNeuralProcess(NeuralProcess):
     """
 
     bands: Tensor
+    grid: Tensor
 
     def __init__(
         self,
@@ -129,6 +134,7 @@ class KernelNeuralProcess(NeuralProcess):
         n_layers: int = 5,
         n_waves: int = 0,
         frequency_range: Sequence[float] = (0.25, 4.0),
+        n_scanned: int = 0,
         n_corrections: int = 0,
         n_gradient_steps: int = 0,
         correction_rows: int = 512,
@@ -160,9 +166,10 @@ class KernelNeuralProcess(NeuralProcess):
         self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
         self.exact_rows = exact_rows
         self.through_rows = through_rows
-        self.register_buffer(
-            "bands", frequency_bands(self.kernels, *frequency_range), persistent=False
-        )
+        bands = frequency_bands(self.kernels, *frequency_range)
+        self.register_buffer("bands", bands, persistent=False)
+        grid = torch.linspace(frequency_range[0], frequency_range[1], n_scanned)
+        self.register_buffer("grid", grid, persistent=False)
         self._is_mixture = n_raw == len(kernels) * (1 + 2 * n_targets)
         if n_raw != 2 * n_targets and not self._is_mixture:
             raise ValueError(
@@ -215,15 +222,40 @@ class KernelNeuralProcess(NeuralProcess):
         rows = slice(0, self.correction_rows)
         seen = mask[:, rows]
         log_count = seen.sum(1).clamp(min=1).to(x.dtype).log()[:, None, None]
+        data = (x[:, rows], y[:, rows], seen)
+        bands = self._bands_of(guess.raw, *data)
         for _ in range(self.n_corrections):
-            gradient = self._evidence_gradient(guess.raw, x[:, rows], y[:, rows], seen)
+            gradient = self._evidence_gradient(guess.raw, bands, *data)
             guess = self.inference.correction(guess, gradient, log_count)
-        raw = self._ascend(guess.raw, x[:, rows], y[:, rows], seen)
+        raw = self._ascend(guess.raw, bands, *data)
         # Close rows make matrices that only float64 factors.
-        return raw.double().constrained(self.min_std, self.bands)
+        return raw.double().constrained(self.min_std, bands)
+
+    def _bands_of(
+        self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
+    ) -> Float[Tensor, "*processes kernels two"]:
+        """Return where each kernel looks for its frequency."""
+        places = [k for k, name in enumerate(self.kernels) if name == "periodic"]
+        if not len(self.grid) or not places:
+            return self.bands
+        every = raw.double().constrained(self.min_std, self.bands)
+        first = slice(places[0], places[0] + 1)
+        peaks = scan_frequencies(
+            Hypotheses(*(value[:, first] for value in every)),
+            x.double(),
+            y.double(),
+            mask,
+            self.grid.double(),
+            len(places),
+        )
+        bands = self.bands.to(peaks).repeat(len(x), 1, 1)
+        step = (self.grid[1] - self.grid[0]).to(peaks)
+        bands[:, places, 0] = (peaks - step).clamp(min=0.5 * step)
+        bands[:, places, 1] = peaks + step
+        return bands
 
     def _ascend(
-        self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
+        self, raw: RawHypotheses, bands: Tensor, x: Tensor, y: Tensor, mask: Tensor
     ) -> RawHypotheses:
         """Climb the evidence from the network's answer, which stays a weak prior."""
         if not self.n_gradient_steps:
@@ -231,19 +263,19 @@ class KernelNeuralProcess(NeuralProcess):
         values = [v.detach().clone() for v in raw]
         optimizer = torch.optim.Adam(values, lr=_STEP_SIZE, betas=_MOMENTA)
         for _ in range(self.n_gradient_steps):
-            slopes = self._evidence_gradient(RawHypotheses(*values), x, y, mask)
+            slopes = self._evidence_gradient(RawHypotheses(*values), bands, x, y, mask)
             for value, slope, start in zip(values, slopes, raw, strict=True):
                 value.grad = (value - start) / _PRIOR_STD**2 - slope
             optimizer.step()
         return RawHypotheses(*values)
 
     def _evidence_gradient(
-        self, raw: RawHypotheses, x: Tensor, y: Tensor, mask: Tensor
+        self, raw: RawHypotheses, bands: Tensor, x: Tensor, y: Tensor, mask: Tensor
     ) -> RawHypotheses:
         """Return the gradient with respect to the raw values, themselves fixed."""
         with torch.enable_grad():
             values = [v.detach().double().requires_grad_() for v in raw]
-            hypotheses = RawHypotheses(*values).constrained(self.min_std, self.bands)
+            hypotheses = RawHypotheses(*values).constrained(self.min_std, bands)
             slope = evidence_slope(
                 self.kernels, hypotheses, x.double(), y.double(), mask
             )

@@ -16,7 +16,8 @@ from skfunc.nn import (
     draw_module,
 )
 from skfunc.nn._kernel_inference import RawHypotheses
-from skfunc.nn._kernel_mixture import condition
+from skfunc.nn._kernel_mixture import Hypotheses, condition
+from skfunc.nn._kernel_scan import scan_frequencies
 from skfunc.nn._neural_process_kernel import processes
 
 
@@ -240,7 +241,7 @@ def test_corrections_see_the_gradient_of_the_evidence():
     hypotheses = RawHypotheses(*values).constrained(made.min_std, made.bands)
     evidence = condition(NAMES, hypotheses, x, y, mask).evidence.sum()
     expected = torch.autograd.grad(evidence, values, materialize_grads=True)
-    got = made._evidence_gradient(raw, x, y, mask)
+    got = made._evidence_gradient(raw, made.bands, x, y, mask)
     for mine, true in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, true, rtol=1e-6, atol=1e-6)
 
@@ -342,3 +343,47 @@ def test_gradient_steps_climb_the_evidence():
     assert (after > before).all()
     made.n_gradient_steps = 15
     assert (encoded(made, batch).evidence > after).float().mean() > 0.8
+
+
+def test_scan_finds_the_frequency_of_a_wave():
+    x = torch.rand(2, 25, 1, generator=torch.Generator().manual_seed(0))
+    x = 4 * x.double() - 2
+    true = torch.tensor([3.3, 7.1], dtype=torch.float64)
+    y = torch.cos(2 * torch.pi * true[:, None] * x[..., 0])
+    ones = torch.ones(2, 1, dtype=torch.float64)
+    one = Hypotheses(
+        scales=ones[..., None],
+        linear=0 * ones[..., None],
+        frequencies=ones[..., None],
+        amplitude=ones,
+        constant=0.1 * ones,
+        noise=0.1 * ones,
+        mean=0 * ones,
+        logits=0 * ones,
+    )
+    grid = torch.linspace(2, 10, 161, dtype=torch.float64)
+    mask = torch.ones(2, 25, dtype=torch.bool)
+    peaks = scan_frequencies(one, x, y, mask, grid, 3)
+    torch.testing.assert_close(peaks[:, 0], true, atol=0.05, rtol=0.0)
+    gaps = (peaks[:, :, None] - peaks[:, None]).abs() + 10 * torch.eye(3)
+    assert (gaps > 0.11).all()
+
+
+def test_periodic_hypotheses_look_about_the_peaks():
+    made = KernelNeuralProcess(
+        1,
+        1,
+        2,
+        kernels=("periodic", "rbf", "periodic"),
+        width=8,
+        n_scanned=65,
+        frequency_range=(2.0, 10.0),
+        n_corrections=1,
+    )
+    draw_module(made, torch.Generator().manual_seed(0))
+    x = torch.linspace(-2, 2, 30)[None, :, None]
+    y = torch.cos(2 * torch.pi * 4.4 * x)
+    state = made.encode(x, y, torch.ones(1, 30, dtype=torch.bool))
+    frequencies = state.hypotheses.frequencies[0, [0, 2], 0]
+    assert (frequencies - 4.4).abs().min() < 0.2
+    assert (frequencies[0] - frequencies[1]).abs() > 0.1
