@@ -41,7 +41,7 @@ FIGURES = Path(__file__).parents[1] / "docs" / "_static"
 # File, CPU-seconds of training, and sizes of the context.
 SETS = {
     "mnist": ("mnist.npz", 280.0, (0, 10, 30, 100, 300, 600)),
-    "faces": ("faces_gray32.npz", 180.0, (0, 10, 30, 100, 300, 600)),
+    "faces": ("faces_gray32.npz", 120.0, (0, 10, 30, 100, 300, 600)),
 }
 SHOWN = (10, 100, 300, None)
 # The floor of the standard deviation; it bounds the log-likelihood of a pixel by 2.077.
@@ -161,7 +161,7 @@ def neighbour_means(masked: np.ndarray) -> np.ndarray:
 
 def write(lines: list[list], digits: list, facts: list, results: Path) -> str:
     rows = [
-        [name, n, f"{mse:.4f} ± {e:.4f}", f"{log:.3f} ± {f:.3f}"]
+        [name, f"{n}", f"{mse:.4f} ± {e:.4f}", f"{log:.3f} ± {f:.3f}"]
         for name, n, mse, e, log, f, _ in lines
     ]
     shares = [f"{100 * share:.0f} % seen" for share in DIGITS_SHARES]
@@ -205,8 +205,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
     parser.add_argument("--seconds", type=float, help="CPU-seconds of every training")
-    parser.add_argument("--images", type=int, default=1000, help="test images")
-    parser.add_argument("--folds", type=int, default=3, help="of the digits; 0: none")
+    parser.add_argument("--images", type=int, default=300, help="test images")
+    parser.add_argument("--folds", type=int, default=2, help="of the digits; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figures", type=Path, default=FIGURES)
@@ -227,7 +227,8 @@ def main(argv: list[str] | None = None) -> None:
             trained = train(completer, X, seconds, folder / "image_completion" / file)
             stored = min(completer.n_exemplars, len(X))
             used = f"{trained.seconds:.0f}"
-            facts.append([name, trained.parameters, stored, used, trained.steps])
+            counts = f"{trained.parameters}", f"{stored}", used, f"{trained.steps}"
+            facts.append([name, *counts])
             arguments.figures.mkdir(parents=True, exist_ok=True)
             path = arguments.figures / f"image_completion_{name}.png"
             draw_figure(trained.completer, X_test[-100:], SHOWN, mask, path)
