@@ -220,6 +220,8 @@ class Pretraining:
         ):
             parameter.data = value
         try:
+            if type(other) is type(self.network):
+                self.network.load_state_dict(other.state_dict())
             self.network.inference.load_state_dict(other.inference.state_dict())
         except RuntimeError as error:
             raise ValueError(f"{path} holds another network: {error}") from error
@@ -269,6 +271,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--start-from", type=Path, help="checkpoint of another run, for its weights")
     add("--seconds", type=float, default=float("inf"), help="of this call")
     add("--steps", type=int, default=PretrainConfig.n_steps)
+    add("--corrections", type=int, default=4, help="most of them that are trained")
+    add("--learning-rate", type=float, default=PretrainConfig.learning_rate)
     add("--seed", type=int, default=PretrainConfig.seed)
     add("--device", default="auto")
     add("--threads", type=int, default=1)
