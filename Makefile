@@ -63,8 +63,8 @@ bench: $(VENV)/.stamp-bench
 	SKFUNC_CACHE=$(VENV)/bench $(BIN)/python benchmarks/neural_process_1d.py --seconds 10 \
 		--tasks 64 --few 8 --no-peer $(SMALL) $(FIGURES)
 	$(BIN)/python benchmarks/bayesian_optimization.py --functions 5 --steps 300 $(SMALL)
-	$(BIN)/python benchmarks/wheel_bandit.py --agents exact linear --trials 1 $(SMALL)
-	$(BIN)/python benchmarks/real_bandits.py --sets mushroom --trials 1 --rounds 300 \
+	$(BIN)/python benchmarks/wheel_bandit.py --agents exact linear --trials 2 $(SMALL)
+	$(BIN)/python benchmarks/real_bandits.py --sets mushroom --trials 2 --rounds 300 \
 		$(SMALL)
 	$(BIN)/python benchmarks/gpu.py --quick
 

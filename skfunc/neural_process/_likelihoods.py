@@ -59,10 +59,10 @@ def build_likelihood(
 def bin_edges(values: Array, n_bins: int, min_std: float) -> list[float]:
     """Return edges of bins at quantiles of standardized values.
 
-    There are ten values to a bin, or five bins. No bin is so narrow that its density could exceed that of a Gaussian at the floor of
-    its deviation: values that occur again and again share a bin with what is around
-    them. Where values are too few or too alike, quantiles of the standard normal
-    distribution take their place.
+    There are ten values to a bin, or five bins. No bin is so narrow that its density
+    could exceed that of a Gaussian at the floor of its deviation: values that occur
+    again and again share a bin with what is around them. Where values are too few or
+    too alike, quantiles of the standard normal distribution take their place.
     """
     n_bins = min(n_bins, max(np.size(values) // _VALUES_PER_BIN, _ALWAYS_BINS))
     narrowest = math.sqrt(2.0 * math.pi) * min_std
