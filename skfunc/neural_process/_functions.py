@@ -153,7 +153,8 @@ class RowByRowFunctions:
     """Functions of a network that predicts each row alone, by the chain rule.
 
     In a random order each row is drawn from its prediction and joins the context of
-    the next [1]_; the prediction given all that was drawn is the function without its noise.
+    the next [1]_; the prediction given all that was drawn is the function without its
+    noise.
 
     Parameters
     ----------
