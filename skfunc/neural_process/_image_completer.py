@@ -37,6 +37,7 @@ from skfunc.neural_process._images import (
 )
 from skfunc.neural_process._parameters import check_training_parameters, meta_training
 from skfunc.neural_process._prior import NeuralProcessPrior
+from skfunc.neural_process._refit import whole_or_unchanged
 from skfunc.nn import GaussianLikelihood
 from skfunc.training import resolve_device, thread_limits
 
@@ -217,20 +218,33 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         self : ImageCompleter
             The fitted transformer.
         """
-        rows = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        shape = self._check_parameters(rows.shape[1])
-        points = as_points(rows, shape)
-        # One pixel alone is nothing to predict another from, but where it is all.
-        enough = seen_pixels(points).sum(axis=1) >= min(2, points.shape[1])
-        if not enough.any():
-            raise ValueError(
-                f"no image of X has two pixels that were seen; X has {len(rows)} "
-                f"images of shape {shape}"
+        with whole_or_unchanged(self):
+            rows = validate_data(
+                self, X, dtype=np.float64, ensure_all_finite="allow-nan"
             )
+            shape = self._check_parameters(rows.shape[1])
+            points = as_points(rows, shape)
+            # One pixel alone is nothing to predict another from, but where it is all.
+            enough = seen_pixels(points).sum(axis=1) >= min(2, points.shape[1])
+            if not enough.any():
+                raise ValueError(
+                    f"no image of X has two pixels that were seen; X has {len(rows)} "
+                    f"images of shape {shape}"
+                )
+            context = self._init_callback_context()
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            self._train(points[enough], shape)
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=dict
+            )
+        return self
+
+    def _train(self, points: Array, shape: tuple[int, int, int]) -> None:
+        """Learn; `prior_` comes last."""
         low, high = float(np.nanmin(points)), float(np.nanmax(points))
         middle, spread = 0.5 * (low + high), high - low or 1.0
         places = coordinates(shape)
-        scaled = (points[enough] - middle) / spread
+        scaled = (points - middle) / spread
         source = ImageTasks(
             scaled,
             places,
@@ -258,11 +272,9 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         normals = np.random.RandomState(seed).standard_normal((self.n_draws, size))
         self.image_shape_, self.normals_ = shape, normals
         channels, n_features = points.shape[2], places.shape[1]
-        context = self._init_callback_context()
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         try:
             with thread_limits(small=points.shape[1] <= 256):
-                self.prior_ = training.run(
+                prior = training.run(
                     source.draw,
                     n_features=n_features,
                     n_targets=channels,
@@ -285,10 +297,7 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
         finally:
             self.loss_curve_ = training.losses
             self.n_iter_ = len(training.losses)
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=dict
-        )
-        return self
+        self.prior_ = prior
 
     def _report(self, step: int, loss: float) -> bool:
         if step % 100 == 0:
@@ -441,10 +450,6 @@ class ImageCompleter(OneToOneFeatureMixin, TransformerMixin, FunctionEstimator):
             y[rows, pixels] = likelihood.sample(raw, generator)
             there[rows, pixels] = True
         return self._unscaled(y)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Return whether there is a prior: a fit that failed leaves none."""
-        return hasattr(self, "prior_")
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: pixels may be NaN."""

@@ -16,6 +16,7 @@ import skfunc
 from skfunc.neural_process import _image_completer
 from skfunc.neural_process._image_completer import _edges
 from skfunc.neural_process._images import ImageTasks, as_points, as_rows, coordinates
+from skfunc.neural_process._training import MetaTraining
 from skfunc.training import StreamTrainer
 
 VARIANTS = ("anp", "cnp", "convcnp", "lbanp", "np", "tnp")
@@ -303,6 +304,31 @@ def test_interruption(small, digits, monkeypatch):
         model.fit(digits[0])
     assert model.n_iter_ == 2
     assert np.isfinite(model.transform(digits[2])).all()
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, KeyboardInterrupt])
+def test_failed_refit_keeps_the_earlier_fit(small, digits, monkeypatch, error):
+    def fail(*args, **options):
+        raise error("before anything was learned")
+
+    model = small(max_iter=1).fit(digits[0][:50])
+    before = dict(vars(model))
+    with monkeypatch.context() as patched:
+        patched.setattr(MetaTraining, "run", fail)
+        with pytest.raises(error):
+            model.fit(digits[0][50:90] * 2)
+        fresh = small()
+        with pytest.raises(error):
+            fresh.fit(digits[0])
+    with pytest.raises(NotFittedError):
+        fresh.transform(digits[2])
+    # So does what is refused before any training.
+    with pytest.raises(ValueError, match="two pixels"):
+        model.fit(np.full((3, 64), np.nan))
+    with pytest.raises(ValueError, match="multiplies to 64"):
+        model.fit(digits[0][:, :60])
+    assert set(vars(model)) == set(before)
+    assert all(vars(model)[name] is before[name] for name in before)
 
 
 def test_frames(small, digits):
