@@ -1,7 +1,8 @@
 """Everything that wants a GPU, in one run of under ten minutes.
 
 Correctness on CUDA, speed ratios against the CPU, the CUDA graph, members in one pass,
-MNIST in full, and kernels of wide networks, those that pool on CIFAR-10 among them.
+neural processes, MNIST in full, and kernels of wide networks, those that pool on
+CIFAR-10 among them.
 Where there is no GPU it says so and runs the same code on the CPU with `--quick`, which
 shows that the script works and measures nothing of interest.
 
@@ -11,6 +12,7 @@ shows that the script works and measures nothing of interest.
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import time
 from pathlib import Path
@@ -23,7 +25,14 @@ from sklearn.datasets import make_classification, make_friedman1
 import cifar_kernels
 import large_n
 from mnist import SHARED, load
-from skfunc import InfiniteWidthRegressor, ODENetClassifier, ODENetRegressor
+from skfunc import (
+    InfiniteWidthRegressor,
+    NeuralProcessMetaLearner,
+    NeuralProcessRegressor,
+    ODENetClassifier,
+    ODENetRegressor,
+)
+from skfunc.datasets import make_gp_tasks
 from skfunc.infinite_width._kernel_matrices import kernel_matrices
 from skfunc.solvers import odeint
 
@@ -109,6 +118,67 @@ def speed(table: Table, device: str, quick: bool) -> None:
     table.add("one member: CPU over device", seconds["cpu, 1 member"] / one)
     graph = seconds[f"{device}, 10 members, CUDA graph"]
     table.add("ten members: plain over CUDA graph", ten / graph)
+
+
+def neural_processes(table: Table, device: str, quick: bool) -> None:
+    """Learn priors on the device and the CPU, compare what they say, and time it."""
+    tasks = make_gp_tasks(200, random_state=0)
+    pairs = [
+        (X[used], y[used])
+        for X, y, used in zip(tasks.X, tasks.y, tasks.context_mask, strict=True)
+        if used.sum() > 10
+    ]
+    X, y, new = *pairs[0], np.linspace(-2, 2, 100)[:, None]
+    for variant in ("cnp", "tnp", "convcnp", "kernel"):
+        learner = NeuralProcessMetaLearner(
+            variant=variant,
+            hidden_size=32,
+            n_layers=2,
+            context_size=(3, 8),
+            max_iter=20,
+            random_state=0,
+        )
+        predictions = []
+        for place in ("cpu", device):
+            prior = clone(learner).set_params(device=place).fit(pairs).prior_
+            model = NeuralProcessRegressor(prior=prior).fit(X, y)
+            predictions.append(np.array(model.predict(new, return_std=True)))
+        gap = np.abs(predictions[0] - predictions[1]).max() / y.std()
+        what = f"{variant}, 20 steps on {device} and CPU: largest gap / std(y)"
+        table.add(what, gap, "of means and standard deviations, training in float32")
+        network = prior.network()
+        raw = [_raw_outputs(network, place, X, y, new) for place in ("cpu", device)]
+        gap = (raw[0] - raw[1]).abs().max().item()
+        table.add(f"{variant}, float64: largest gap of raw outputs", gap)
+    steps = 5 if quick else 500
+    for variant in ("tnp", "kernel"):
+        learner = NeuralProcessMetaLearner(
+            variant=variant,
+            context_size=(3, 8),
+            max_iter=steps,
+            batch_size=4 if quick else 64,
+            random_state=0,
+        )
+        seconds = {}
+        for place in dict.fromkeys(("cpu", device)):
+            own = clone(learner).set_params(device=place, max_iter=2)
+            own.fit(pairs)
+            n_steps = steps if place == device else min(steps, 50)
+            own.set_params(max_iter=n_steps)
+            seconds[place] = timed(lambda own=own: own.fit(pairs)) / n_steps
+            table.add(f"{variant}, a step of 64 tasks on {place}", seconds[place], "s")
+        table.add(f"{variant}: CPU over device", seconds["cpu"] / seconds[device])
+
+
+def _raw_outputs(network, device: str, X, y, new) -> torch.Tensor:
+    """Return what a network says of new points, computed on a device."""
+    network = copy.deepcopy(network).to(device)
+    x, values, targets = (
+        torch.as_tensor(part, device=device)[None] for part in (X, y[:, None], new)
+    )
+    there = torch.ones(x.shape[:2], dtype=torch.bool, device=device)
+    with torch.no_grad():
+        return network.decode(network.encode(x, values, there), targets).cpu()
 
 
 def mnist(table: Table, device: str, quick: bool) -> None:
@@ -200,6 +270,7 @@ def main() -> None:
     table = Table()
     correctness(table, device)
     speed(table, device, args.quick)
+    neural_processes(table, device, args.quick)
     mnist(table, device, args.quick)
     kernels(table, device, args.quick)
     many_rows(table, device, args.quick)
