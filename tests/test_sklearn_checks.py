@@ -14,9 +14,11 @@ ESTIMATORS = [
     skfunc.ImageCompleter(max_iter=5),
     skfunc.InfiniteWidthClassifier(),
     skfunc.InfiniteWidthRegressor(),
-    skfunc.NeuralProcessClassifier(max_iter=20),
+    skfunc.NeuralProcessClassifier(),
+    skfunc.NeuralProcessClassifier("self", max_iter=20),
     skfunc.NeuralProcessMetaLearner(max_iter=5),
-    skfunc.NeuralProcessRegressor(max_iter=20),
+    skfunc.NeuralProcessRegressor(),
+    skfunc.NeuralProcessRegressor("self", max_iter=20),
     skfunc.ODENetClassifier(),
     skfunc.ODENetRegressor(),
 ]

@@ -70,6 +70,7 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
     """
 
     _likelihoods = ("categorical",)
+    _task = "classification"
 
     def _likelihood(self, values: Array) -> tuple[str, dict[str, Any]]:
         return "categorical", {}
@@ -98,7 +99,13 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
             The fitted estimator.
         """
         with whole_or_unchanged(self):
-            rows, labels = validate_data(self, X, y, dtype=np.float64)
+            rows, labels = validate_data(
+                self,
+                X,
+                y,
+                dtype=np.float64,
+                ensure_all_finite="allow-nan" if self._takes_missing() else True,
+            )
             check_classification_targets(labels)
             self._check_parameters(rows.shape[1])
             self.classes_ = np.unique(labels)
@@ -136,7 +143,14 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
         """
         if not hasattr(self, "prior_"):
             return self.fit(X, y)
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=False)
+        rows, labels = validate_data(
+            self,
+            X,
+            y,
+            dtype=np.float64,
+            reset=False,
+            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
+        )
         self._label_positions(labels, len(rows))
         self._extend_context(rows, self._indicators(labels))
         return self
@@ -158,5 +172,5 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
 
     def _class_probabilities(self, X: Array, **options: Any) -> Array:
         prior = self.prior_
-        scaled = (X - prior.moments("x_mean")) / prior.moments("x_scale")
+        scaled = self._standardized(prior, X)
         return prior.likelihood_module().mean(self._raw(scaled)).numpy()

@@ -72,10 +72,11 @@ IMAGE_PARAMETERS = (
 )
 
 ESTIMATOR_PARAMETERS = (
-    """prior : "self", NeuralProcessPrior or path, default="self"
-        What is known of functions before the data: learned from the data set itself,
-        or the `prior_` of a `NeuralProcessMetaLearner`, or the file of a saved one. A
-        given prior makes the parameters of network and training idle.
+    """prior : "tabular", "self", NeuralProcessPrior or path, default="tabular"
+        What is known of functions before the data: the prior over functions of tables
+        that the package ships; or one that is learned from the data set itself; or the
+        `prior_` of a `NeuralProcessMetaLearner`, or the file of a saved one. With all
+        but "self" the parameters of network and training are idle.
     """
     + NETWORK_PARAMETERS.replace(
         "n_layers : int, default=4", "n_layers : int, default=3"
@@ -94,6 +95,9 @@ ESTIMATOR_PARAMETERS = (
         "verbose :",
         """n_draws : int, default=16
         Draws of the latent that a prediction is made of.
+    finetune_steps : int, default=0
+        With ``prior="tabular"``, steps of gradient ascent of the data's evidence, from
+        the hyper-parameters that the network has inferred.
     verbose :""",
     )
 )
@@ -110,9 +114,12 @@ ESTIMATOR_ATTRIBUTES = """prior_ : NeuralProcessPrior
         Their targets, standardized; indicators of classes.
     std_scale_ : ndarray of shape (n_targets,)
         Factor on standard deviations, from rows kept out with ``prior="self"``.
+    columns_, missing_columns_ : ndarray of int
+        With ``prior="tabular"``, columns of X that the network reads, and columns whose
+        gaps it is told of besides; the columns of `X_context_` in this order.
     normals_ : ndarray of shape (n_draws, latent_size)
         Draws of the latent, the same for all rows.
     loss_curve_ : list of float
         Minus the objective of every step; with ``prior="self"`` alone.
     n_iter_ : int
-        Steps taken; with ``prior="self"`` alone."""
+        Steps of training taken; 1 where the prior is given."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.utils import check_random_state
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from skfunc._members import weighted_moments
@@ -22,6 +23,8 @@ from skfunc.neural_process._parameters import (
     meta_training,
 )
 from skfunc.neural_process._prior import NeuralProcessPrior
+from skfunc.neural_process._shipped import shipped_prior, warn_out_of_range
+from skfunc.neural_process._table import Table, content_order, describe_table
 from skfunc.neural_process._tasks import TaskRows
 from skfunc.neural_process._training import MetaTraining
 from skfunc.nn import (
@@ -57,13 +60,14 @@ class _Runtime:
 class BaseNeuralProcess(FunctionEstimator):
     """Base of the estimators: a prior, its context, and predictions given it."""
 
-    # Likelihoods of priors that the estimator can condition.
+    # Likelihoods of priors that the estimator can condition; the shipped prior's task.
     _likelihoods: tuple[str, ...]
+    _task: str
     _runtime: _Runtime
 
     def __init__(
         self,
-        prior: Any = "self",
+        prior: Any = "tabular",
         *,
         variant: str = "cnp",
         hidden_size: int = 128,
@@ -78,6 +82,7 @@ class BaseNeuralProcess(FunctionEstimator):
         learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         n_draws: int = 16,
+        finetune_steps: int = 0,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "auto",
@@ -96,6 +101,7 @@ class BaseNeuralProcess(FunctionEstimator):
         self.learning_rate_init = learning_rate_init
         self.alpha = alpha
         self.n_draws = n_draws
+        self.finetune_steps = finetune_steps
         self.verbose = verbose
         self.random_state = random_state
         self.device = device
@@ -111,9 +117,10 @@ class BaseNeuralProcess(FunctionEstimator):
             check_integer("max_iter", self.max_iter)
         if not isinstance(self.prior, (NeuralProcessPrior, str, Path)):
             raise ValueError(
-                f"prior={self.prior!r} is unknown; use 'self', a NeuralProcessPrior, "
-                "or the path of a saved one"
+                f"prior={self.prior!r} is unknown; use 'tabular', 'self', a "
+                "NeuralProcessPrior, or the path of a saved one"
             )
+        check_integer("finetune_steps", self.finetune_steps, 0)
 
     def _fit_context(self, X: Array, targets: Array) -> None:
         """Take or learn the prior, and condition it on the rows."""
@@ -129,8 +136,39 @@ class BaseNeuralProcess(FunctionEstimator):
                     self._condition(interrupt.prior, X, targets, seed)
                 raise
         else:
-            prior = self._given_prior(X.shape[1], targets.shape[1])
+            prior = self._given_prior()
+            if prior.takes_any_table:
+                prior, X, targets = self._read_table(prior, X, targets)
+            self._check_prior_fits(prior, X.shape[1], targets.shape[1])
+            # One pass of the network is all.
+            self.n_iter_ = 1
         self._condition(prior, X, targets, seed)
+
+    def _read_table(
+        self, prior: NeuralProcessPrior, X: Array, targets: Array
+    ) -> tuple[NeuralProcessPrior, Array, Array]:
+        """Make a prior for any table one of this table, and put its rows in order."""
+        warn_out_of_range(len(X), X.shape[1], prior.training)
+        order = content_order(X, targets)
+        X, targets = X[order], targets[order]
+        table = describe_table(X)
+        self.columns_, self.missing_columns_ = table.columns, table.with_missing
+        y_mean, y_scale = weighted_moments(targets, np.ones(len(targets)))
+        if self._likelihoods == ("categorical",):
+            y_mean, y_scale = np.zeros_like(y_mean), np.ones_like(y_scale)
+        moments = {
+            "x_mean": table.mean,
+            "x_scale": table.scale,
+            "y_mean": y_mean,
+            "y_scale": y_scale,
+        }
+        prior = prior.for_table(
+            len(table.mean),
+            targets.shape[1],
+            moments,
+            n_gradient_steps=int(self.finetune_steps),
+        )
+        return prior, X, targets
 
     def _condition(
         self, prior: NeuralProcessPrior, X: Array, targets: Array, seed: int
@@ -138,32 +176,54 @@ class BaseNeuralProcess(FunctionEstimator):
         """Make the rows the context of a prior, which is all that fitted means."""
         draws = np.random.RandomState(seed)
         self.normals_ = draws.standard_normal((self.n_draws, latent_size(prior)))
-        self.X_context_, self.y_context_ = standardized(prior, X, targets)
+        self.X_context_ = self._standardized(prior, X)
+        self.y_context_ = self._standardized_targets(prior, targets)
         self._runtime = _Runtime()
         self.prior_ = prior
 
+    def _standardized(self, prior: NeuralProcessPrior, X: Array) -> Array:
+        """Return rows in the units of the prior's tasks."""
+        mean, scale = prior.moments("x_mean"), prior.moments("x_scale")
+        if hasattr(self, "columns_"):
+            columns, gaps = self.columns_, self.missing_columns_
+            return Table(columns, gaps, mean, scale).standardized(X)
+        return (X - mean) / scale
+
+    def _standardized_targets(self, prior: NeuralProcessPrior, targets: Array) -> Array:
+        return (targets - prior.moments("y_mean")) / prior.moments("y_scale")
+
     def _extend_context(self, X: Array, targets: Array) -> None:
         """Add rows to the context."""
-        more_x, more_y = standardized(self.prior_, X, targets)
+        more_x = self._standardized(self.prior_, X)
+        more_y = self._standardized_targets(self.prior_, targets)
         X_context = np.concatenate([self.X_context_, more_x])
         y_context = np.concatenate([self.y_context_, more_y])
         self.X_context_, self.y_context_ = X_context, y_context
         self._runtime.state = None
 
-    def _given_prior(self, n_features: int, n_targets: int) -> NeuralProcessPrior:
+    def _given_prior(self) -> NeuralProcessPrior:
         prior = self.prior
+        if isinstance(prior, str) and prior == "tabular":
+            return shipped_prior(self._task)
         if not isinstance(prior, NeuralProcessPrior):
             from skfunc.persistence import load
 
             prior = load(prior)
             if not isinstance(prior, NeuralProcessPrior):
                 raise ValueError(f"prior={self.prior!r} holds no NeuralProcessPrior")
+        return prior
+
+    def _check_prior_fits(
+        self, prior: NeuralProcessPrior, n_features: int, n_targets: int
+    ) -> None:
         if prior.likelihood not in self._likelihoods:
             needed = " or ".join(repr(name) for name in self._likelihoods)
             raise ValueError(
                 f"the prior predicts with likelihood={prior.likelihood!r}; "
                 f"{type(self).__name__} needs {needed}"
             )
+        if hasattr(self, "columns_"):
+            return
         for name, given, known in (
             ("columns of X", n_features, prior.n_features),
             ("targets", n_targets, prior.n_targets),
@@ -172,7 +232,30 @@ class BaseNeuralProcess(FunctionEstimator):
                 raise ValueError(
                     f"the prior was learned from tasks of {known} {name}; got {given}"
                 )
-        return prior
+
+    def _check_rows(self, X: ArrayLike) -> Array:
+        """Check rows to predict for; NaN is information to a prior for any table."""
+        check_is_fitted(self)
+        return validate_data(
+            self,
+            X,
+            reset=False,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
+        )
+
+    def _takes_missing(self) -> bool:
+        """Return whether the prior parameter takes NaN in X."""
+        prior = self.prior
+        if isinstance(prior, NeuralProcessPrior):
+            return prior.takes_any_table
+        return isinstance(prior, str) and prior == "tabular"
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return the tags: missing values are taken by a prior for any table."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._takes_missing()
+        return tags
 
     def _learn(self, X: Array, targets: Array, seed: int) -> NeuralProcessPrior:
         """Learn from random contexts and targets of the one data set."""
@@ -320,6 +403,8 @@ class BaseNeuralProcess(FunctionEstimator):
             "prior_",
             "normals_",
             "std_scale_",
+            "columns_",
+            "missing_columns_",
             "X_context_",
             "y_context_",
             "loss_curve_",
@@ -379,13 +464,3 @@ def latent_size(prior: NeuralProcessPrior) -> int:
         torch.zeros(1, 0, dtype=torch.bool),
     )
     return latent.mean.shape[1]
-
-
-def standardized(
-    prior: NeuralProcessPrior, X: Array, targets: Array
-) -> tuple[Array, Array]:
-    """Return rows and targets in the units of a prior's tasks."""
-    return (
-        (X - prior.moments("x_mean")) / prior.moments("x_scale"),
-        (targets - prior.moments("y_mean")) / prior.moments("y_scale"),
-    )

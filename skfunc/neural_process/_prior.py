@@ -10,7 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from skfunc.neural_process._likelihoods import LIKELIHOODS, build_likelihood
-from skfunc.nn import NEURAL_PROCESSES, Likelihood, NeuralProcess
+from skfunc.nn import (
+    NEURAL_PROCESSES,
+    Likelihood,
+    NeuralProcess,
+)
 
 Array = NDArray[np.float64]
 
@@ -32,7 +36,8 @@ class NeuralProcessPrior:
     likelihood : {"gaussian", "mixture", "bins", "categorical"}
         What the network predicts.
     n_features, n_targets : int
-        Columns of X; columns of y, or classes.
+        Columns of X; columns of y, or classes. Both 0 for a prior that takes any table:
+        `for_table` makes it one of a table's size.
     network_parameters : dict
         Further arguments of the network.
     min_std : float
@@ -41,7 +46,7 @@ class NeuralProcessPrior:
         The network's parameters.
     moments : dict of ndarray
         "x_mean", "x_scale" of shape (n_features,) and "y_mean", "y_scale" of shape
-        (n_targets,): what data are standardized by.
+        (n_targets,): what data are standardized by; empty for any table.
     training : dict, optional
         What is known of the training: steps, seconds, losses.
     likelihood_parameters : dict, optional
@@ -73,7 +78,7 @@ class NeuralProcessPrior:
         n_targets: int,
         network_parameters: dict[str, Any],
         min_std: float,
-        weights: dict[str, NDArray[np.float32]],
+        weights: dict[str, NDArray[np.floating]],
         moments: dict[str, Array],
         training: dict[str, Any] | None = None,
         likelihood_parameters: dict[str, Any] | None = None,
@@ -96,7 +101,9 @@ class NeuralProcessPrior:
             "network_parameters": dict(network_parameters),
             "min_std": float(min_std),
             "weights": {name: _frozen(value) for name, value in weights.items()},
-            "moments": {name: _frozen(moments[name]) for name in _MOMENTS},
+            "moments": {
+                name: _frozen(moments[name]) for name in _MOMENTS if n_features
+            },
             "training": dict(training or {}),
             "likelihood_parameters": dict(likelihood_parameters or {}),
         }
@@ -128,13 +135,48 @@ class NeuralProcessPrior:
 
     @property
     def n_features(self) -> int:
-        """Columns of X."""
+        """Columns of X; 0 for any."""
         return self._content["n_features"]
 
     @property
     def n_targets(self) -> int:
-        """Columns of y, or classes."""
+        """Columns of y, or classes; 0 for any."""
         return self._content["n_targets"]
+
+    @property
+    def takes_any_table(self) -> bool:
+        """Whether tables of any width are standardized by themselves."""
+        return self.n_features == 0
+
+    def for_table(
+        self,
+        n_features: int,
+        n_targets: int,
+        moments: dict[str, Array],
+        **network_parameters: Any,
+    ) -> NeuralProcessPrior:
+        """Return the prior of a table of one size, with the same weights.
+
+        Parameters
+        ----------
+        n_features, n_targets : int
+            Columns of X; columns of y, or classes.
+        moments : dict of ndarray
+            What the table is standardized by.
+        **network_parameters
+            Arguments of the network that are to differ.
+        """
+        content = dict(self._content)
+        content["network_parameters"] = {
+            **content["network_parameters"],
+            **network_parameters,
+        }
+        content |= {
+            "n_features": n_features,
+            "n_targets": n_targets,
+            "moments": moments,
+        }
+        return NeuralProcessPrior(**content)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -192,8 +234,8 @@ class NeuralProcessPrior:
             module = build_network(
                 self.variant,
                 self.likelihood_module(),
-                self.n_features,
-                self.n_targets,
+                self.n_features or 1,
+                self.n_targets or 2,
                 self._content["network_parameters"],
             ).double()
             expected = {key: tuple(v.shape) for key, v in module.state_dict().items()}
@@ -211,6 +253,11 @@ class NeuralProcessPrior:
             )
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
+            halves = (v.dtype == np.float16 for v in self._content["weights"].values())
+            if all(halves) and hasattr(module, "inference"):
+                # Weights of half precision need no more than single; what is
+                # conditioned on the inferred hyper-parameters does.
+                module.inference.float()
             self._module = module.eval()
         return self._module
 

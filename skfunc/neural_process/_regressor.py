@@ -95,10 +95,11 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
     """
 
     _likelihoods = CONTINUOUS
+    _task = "regression"
 
     def __init__(
         self,
-        prior: Any = "self",
+        prior: Any = "tabular",
         *,
         variant: str = "cnp",
         likelihood: str = "gaussian",
@@ -116,6 +117,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         n_draws: int = 16,
+        finetune_steps: int = 0,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "auto",
@@ -135,6 +137,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
             learning_rate_init=learning_rate_init,
             alpha=alpha,
             n_draws=n_draws,
+            finetune_steps=finetune_steps,
             verbose=verbose,
             random_state=random_state,
             device=device,
@@ -161,7 +164,13 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         """
         with whole_or_unchanged(self):
             rows, targets = validate_data(
-                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
+                self,
+                X,
+                y,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=True,
+                ensure_all_finite="allow-nan" if self._takes_missing() else True,
             )
             self._check_parameters(rows.shape[1])
             context = self._init_callback_context()
@@ -199,6 +208,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
             multi_output=True,
             y_numeric=True,
             reset=False,
+            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
         )
         targets = np.asarray(targets, dtype=np.float64).reshape(len(rows), -1)
         if targets.shape[1] != self.n_targets_:
@@ -227,7 +237,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         prior = self.prior_
         network, likelihood = prior.network(), prior.likelihood_module()
         assert isinstance(likelihood, ContinuousLikelihood)
-        scaled = (X - prior.moments("x_mean")) / prior.moments("x_scale")
+        scaled = self._standardized(prior, X)
         marginals = LikelihoodMarginals(
             likelihood,
             self._raw(scaled),

@@ -25,6 +25,7 @@ from skfunc.neural_process._pretraining_tasks import (
     draw_batch,
     tabular_prior,
 )
+from skfunc.neural_process._prior import NeuralProcessPrior
 from skfunc.neural_process.priors import TaskPrior
 from skfunc.nn import (
     KernelLabelProcess,
@@ -40,6 +41,9 @@ _CHECKPOINT_SECONDS, _LOG_STEPS = 60.0, 200
 _WARMUP_STEPS = 300
 # Nats per target beyond which a loss is compressed.
 _BAD_LOSS = 5.0
+# Rows whose evidence guides corrections once the network is trained, and the columns
+# up to which its answers were checked.
+_CORRECTION_ROWS, MOST_FEATURES = 400, 100
 # Tasks that judge: context rows, columns, and the most classes where there are any.
 _JUDGE_SEED = 987_654_321
 _JUDGE_SIZES = ((16, 2, 2), (64, 4, 3), (128, 8, 5), (192, 12, 10))
@@ -109,11 +113,11 @@ class Pretraining:
         prior: TaskPrior | None = None,
     ) -> None:
         self.config, self.device = config, device
-        self.prior = tabular_prior() if prior is None else prior
+        self.prior_of_tasks = tabular_prior() if prior is None else prior
         self.network = build_network(config)
         draw_module(self.network, torch.Generator().manual_seed(config.seed))
         self.network.to(device)
-        self.stream = TaskStream(self.prior, config, device)
+        self.stream = TaskStream(self.prior_of_tasks, config, device)
         self.trainer: StreamTrainer[TaskBatch] = StreamTrainer(
             self.network,
             self._loss,
@@ -126,6 +130,8 @@ class Pretraining:
             ),
         )
         self.seconds = 0.0
+        # Of the run whose weights this one began with.
+        self.steps_before, self.seconds_before = 0, 0.0
         self.log: list[dict[str, float]] = []
 
     def _loss(self, module: nn.Module, batch: TaskBatch) -> torch.Tensor:
@@ -191,7 +197,7 @@ class Pretraining:
                 if self.config.task == "regression":
                     n_classes = 1
                 batch = draw_batch(
-                    self.prior,
+                    self.prior_of_tasks,
                     self.config.judge_tasks,
                     n,
                     self.config.n_target,
@@ -226,6 +232,60 @@ class Pretraining:
         except RuntimeError as error:
             raise ValueError(f"{path} holds another network: {error}") from error
         self.trainer.average = [p.detach().clone() for p in self.trainer.parameters]
+        self.steps_before = state["trainer"]["step"] + state.get("steps_before", 0)
+        self.seconds_before = state["seconds"] + state.get("seconds_before", 0.0)
+
+    def prior(self, n_corrections: int) -> NeuralProcessPrior:
+        """Return the averaged weights as a prior for any table, in float16.
+
+        Parameters
+        ----------
+        n_corrections : int
+            Corrections of its predictions.
+        """
+        config, is_classes = self.config, self.config.task == "classification"
+        names = [name for name, _ in self.network.named_parameters()]
+        weights = dict(zip(names, self.trainer.average, strict=True))
+        parameters = dict(config.network_parameters)
+        parameters |= {
+            "kernels": list(config.kernels),
+            "min_std": config.min_std,
+            "n_corrections": n_corrections,
+            "correction_rows": _CORRECTION_ROWS,
+        }
+        return NeuralProcessPrior(
+            variant="kernel_labels" if is_classes else "kernel",
+            likelihood="categorical" if is_classes else "mixture",
+            n_features=0,
+            n_targets=0,
+            network_parameters=parameters,
+            min_std=config.min_std,
+            weights={
+                name: value.cpu().numpy().astype(np.float16)
+                for name, value in weights.items()
+            },
+            moments={},
+            training=self.model_card(),
+            likelihood_parameters=(
+                {} if is_classes else {"n_components": len(config.kernels)}
+            ),
+        )
+
+    def model_card(self) -> dict[str, Any]:
+        """Return what is known of the run."""
+        return {
+            "task": self.config.task,
+            "data": "random functions of skfunc.neural_process.priors; no real data",
+            "prior": repr(self.prior_of_tasks),
+            "steps": self.trainer.step,
+            "steps_before": self.steps_before,
+            "hours": round(self.seconds / 3600, 2),
+            "hours_before": round(self.seconds_before / 3600, 2),
+            "device": str(self.device),
+            "held_out_nll": self.log[-1]["held_out"] if self.log else None,
+            "most_features": MOST_FEATURES,
+            "config": dataclasses.asdict(self.config),
+        }
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, at once and whole."""
@@ -234,6 +294,8 @@ class Pretraining:
             "trainer": self.trainer.state_dict(),
             "stream": self.stream.state_dict(),
             "seconds": self.seconds,
+            "steps_before": self.steps_before,
+            "seconds_before": self.seconds_before,
             "log": self.log,
         }
         partial = path.with_suffix(".partial")
@@ -260,6 +322,8 @@ class Pretraining:
         self.trainer.load_state_dict(state["trainer"])
         self.stream.load_state_dict(state["stream"])
         self.seconds, self.log = state["seconds"], state["log"]
+        self.steps_before = state.get("steps_before", 0)
+        self.seconds_before = state.get("seconds_before", 0.0)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -274,6 +338,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--corrections", type=int, default=4, help="most of them that are trained")
     add("--learning-rate", type=float, default=PretrainConfig.learning_rate)
     add("--seed", type=int, default=PretrainConfig.seed)
+    add("--export", type=Path, help="file for the prior in the end")
     add("--device", default="auto")
     add("--threads", type=int, default=1)
     return parser.parse_args(arguments)
@@ -288,6 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.start_from is not None and not options.checkpoint.exists():
         training.start_from(options.start_from)
     training.run(options.seconds, options.checkpoint)
+    if options.export is not None:
+        training.prior(options.corrections).save(options.export)
 
 
 if __name__ == "__main__":

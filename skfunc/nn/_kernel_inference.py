@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ _FLOOR = -10.0
 # Outputs of the heads: scale, linear weight and frequency of a column; amplitude,
 # constant, noise, mean and logit of a table.
 _PER_COLUMN, _PER_TABLE = 3, 5
+# Adam on raw hyper-parameters: size of a step, memory of gradients and their squares,
+# and the standard deviation of raw values about the network's answer.
+_STEP_SIZE, _MOMENTA, _PRIOR_STD = 0.2, (0.9, 0.95), 3.0
 
 
 def largest_of(
@@ -181,6 +185,11 @@ class KernelInference(nn.Module):
         )
         return Inference(raw, self.summary(columns, largest, size), size)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights, which inputs must have."""
+        return self.correction.gain.dtype
+
     def _features(self, x: Tensor, y: Tensor) -> list[Tensor]:
         features = [x, y, x * y]
         if len(self.frequencies):
@@ -260,3 +269,31 @@ class Correction(nn.Module):
             raw.by_column + self.gain * by_column, raw.by_table + self.gain * by_table
         )
         return Inference(corrected, columns, size)
+
+
+def ascend(
+    raw: RawHypotheses,
+    evidence_gradient: Callable[[RawHypotheses], RawHypotheses],
+    n_steps: int,
+) -> RawHypotheses:
+    """Climb the evidence from the network's answer, which stays a weak prior.
+
+    Parameters
+    ----------
+    raw : RawHypotheses
+        The network's answer.
+    evidence_gradient : callable
+        Gradient of the log evidence at raw values.
+    n_steps : int
+        Steps of Adam (Kingma and Ba 2015, arXiv 1412.6980).
+    """
+    if not n_steps:
+        return raw
+    values = [v.detach().clone() for v in raw]
+    optimizer = torch.optim.Adam(values, lr=_STEP_SIZE, betas=_MOMENTA)
+    for _ in range(n_steps):
+        slopes = evidence_gradient(RawHypotheses(*values))
+        for value, slope, start in zip(values, slopes, raw, strict=True):
+            value.grad = (value - start.detach()) / _PRIOR_STD**2 - slope
+        optimizer.step()
+    return RawHypotheses(*values)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skfunc._shapes import Bool, Float
-from skfunc.nn._kernel_inference import KernelInference, RawHypotheses
+from skfunc.nn._kernel_inference import KernelInference, RawHypotheses, ascend
 from skfunc.nn._kernel_mixture import (
     KERNELS,
     Conditioned,
@@ -25,10 +25,6 @@ from skfunc.nn._kernel_mixture import (
 from skfunc.nn._kernel_scan import scan_frequencies
 from skfunc.nn._neural_process_base import NeuralProcess, check_widths
 from skfunc.nn._task_batch import blank
-
-# Adam on raw hyper-parameters: size of a step, memory of gradients and their squares,
-# and the standard deviation of raw values about the network's answer.
-_STEP_SIZE, _MOMENTA, _PRIOR_STD = 0.2, (0.9, 0.95), 3.0
 
 
 class JointPosterior(NamedTuple):
@@ -218,6 +214,7 @@ class KernelNeuralProcess(NeuralProcess):
         # Hyper-parameters are read off some rows; all are conditioned on.
         first = slice(0, self.inference_rows)
         x, y, mask = x[:, first], y[:, first], mask[:, first]
+        x, y = x.to(self.inference.dtype), y.to(self.inference.dtype)
         guess = self.inference(x, y, mask)
         rows = slice(0, self.correction_rows)
         seen = mask[:, rows]
@@ -227,7 +224,11 @@ class KernelNeuralProcess(NeuralProcess):
         for _ in range(self.n_corrections):
             gradient = self._evidence_gradient(guess.raw, bands, *data)
             guess = self.inference.correction(guess, gradient, log_count)
-        raw = self._ascend(guess.raw, bands, *data)
+        raw = ascend(
+            guess.raw,
+            lambda raw: self._evidence_gradient(raw, bands, *data),
+            self.n_gradient_steps,
+        )
         # Close rows make matrices that only float64 factors.
         return raw.double().constrained(self.min_std, bands)
 
@@ -253,21 +254,6 @@ class KernelNeuralProcess(NeuralProcess):
         bands[:, places, 0] = (peaks - step).clamp(min=0.5 * step)
         bands[:, places, 1] = peaks + step
         return bands
-
-    def _ascend(
-        self, raw: RawHypotheses, bands: Tensor, x: Tensor, y: Tensor, mask: Tensor
-    ) -> RawHypotheses:
-        """Climb the evidence from the network's answer, which stays a weak prior."""
-        if not self.n_gradient_steps:
-            return raw
-        values = [v.detach().clone() for v in raw]
-        optimizer = torch.optim.Adam(values, lr=_STEP_SIZE, betas=_MOMENTA)
-        for _ in range(self.n_gradient_steps):
-            slopes = self._evidence_gradient(RawHypotheses(*values), bands, x, y, mask)
-            for value, slope, start in zip(values, slopes, raw, strict=True):
-                value.grad = (value - start) / _PRIOR_STD**2 - slope
-            optimizer.step()
-        return RawHypotheses(*values)
 
     def _evidence_gradient(
         self, raw: RawHypotheses, bands: Tensor, x: Tensor, y: Tensor, mask: Tensor

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from skfunc._shapes import Bool, Float
-from skfunc.nn._kernel_inference import Inference, KernelInference, RawHypotheses
+from skfunc.nn._kernel_inference import (
+    Inference,
+    KernelInference,
+    RawHypotheses,
+    ascend,
+)
 from skfunc.nn._kernel_mixture import (
     JITTER,
     KERNELS,
@@ -68,7 +73,8 @@ class KernelLabelProcess(NeuralProcess):
         C: log probabilities for a `CategoricalLikelihood`.
     kernels : sequence of str
         A kernel for each hypothesis, as in `KernelNeuralProcess`.
-    width, n_layers, n_corrections, correction_rows, min_std, activation
+    width, n_layers, n_corrections, n_gradient_steps, correction_rows, min_std, \
+activation
         As in `KernelNeuralProcess`.
 
     References
@@ -100,6 +106,7 @@ class KernelLabelProcess(NeuralProcess):
         width: int = 48,
         n_layers: int = 5,
         n_corrections: int = 0,
+        n_gradient_steps: int = 0,
         correction_rows: int = 512,
         min_std: float = 1e-2,
         activation: str = "gelu",
@@ -115,6 +122,7 @@ class KernelLabelProcess(NeuralProcess):
             raise ValueError(f"n_raw must be {n_targets}, the classes; got {n_raw}")
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
+        self.n_gradient_steps = n_gradient_steps
         self.register_buffer(
             "bands", frequency_bands(self.kernels, 0.25, 4.0), persistent=False
         )
@@ -138,7 +146,10 @@ class KernelLabelProcess(NeuralProcess):
         x, y = blank(context_x, context_mask), blank(context_y, context_mask)
         count = context_mask.sum(1).clamp(min=1).to(y.dtype)
         shares = y.sum(1) / count.unsqueeze(-1)
-        hypotheses = self._infer_hypotheses(x, y, context_mask, shares)
+        dtype = self.inference.dtype
+        hypotheses = self._infer_hypotheses(
+            x.to(dtype), y.to(dtype), context_mask, shares.to(dtype)
+        )
         x, y, shares = x.double(), y.double(), shares.double()
         pair = (context_mask.unsqueeze(1) & context_mask.unsqueeze(2)).unsqueeze(1)
         kernel = kernel_matrices(self.kernels, hypotheses, x, x)
@@ -242,7 +253,14 @@ class KernelLabelProcess(NeuralProcess):
                 guess.raw, x[:, rows], standard[:, rows], seen, weights
             )
             guess = self.inference.correction(guess, gradient, log_count)
-        return guess.raw.double().constrained(self.min_std, self.bands)
+        raw = ascend(
+            guess.raw,
+            lambda raw: self._evidence_gradient(
+                raw, x[:, rows], standard[:, rows], seen, weights
+            ),
+            self.n_gradient_steps,
+        )
+        return raw.double().constrained(self.min_std, self.bands)
 
     def _evidence_gradient(
         self,

@@ -117,7 +117,9 @@ def test_latents_are_the_same_in_every_call(fitted):
 def test_several_targets(name):
     X = np.random.default_rng(0).normal(size=(30, 2))
     y = np.c_[X[:, 0], 100 + 50 * X[:, 1]]
-    model = skfunc.NeuralProcessRegressor(variant=name, max_iter=60, random_state=0)
+    model = skfunc.NeuralProcessRegressor(
+        "self", variant=name, max_iter=60, random_state=0
+    )
     mean, std = model.fit(X, y).predict(X, return_std=True)
     assert mean.shape == std.shape == (30, 2)
     assert model.predict(X, return_cov=True)[1].shape == (30, 30, 2)
@@ -134,9 +136,13 @@ def test_units_do_not_matter():
     y = np.sin(X[:, 0])
     settings = {"max_iter": 30, "random_state": 0}
     mean, std = (
-        skfunc.NeuralProcessRegressor(**settings).fit(X, y).predict(X, return_std=True)
+        skfunc.NeuralProcessRegressor("self", **settings)
+        .fit(X, y)
+        .predict(X, return_std=True)
     )
-    scaled = skfunc.NeuralProcessRegressor(**settings).fit(1e3 * X + 5, 1e-4 * y - 7)
+    scaled = skfunc.NeuralProcessRegressor("self", **settings).fit(
+        1e3 * X + 5, 1e-4 * y - 7
+    )
     mean2, std2 = scaled.predict(1e3 * X + 5, return_std=True)
     # Training is in float32, in which rounding grows over the steps.
     np.testing.assert_allclose((mean2 + 7) * 1e4, mean, atol=1e-2)
@@ -144,7 +150,9 @@ def test_units_do_not_matter():
 
 
 def test_deviations_of_rows_kept_out(measured):
-    model = skfunc.NeuralProcessRegressor(max_iter=20, random_state=0).fit(*measured)
+    model = skfunc.NeuralProcessRegressor("self", max_iter=20, random_state=0).fit(
+        *measured
+    )
     assert model.std_scale_.shape == (1,)
     std = model.predict(NEAR, return_std=True)[1]
     model.std_scale_ = 2.0 * model.std_scale_
@@ -157,7 +165,7 @@ def test_default_learns_a_smooth_function():
     generator = np.random.default_rng(0)
     X = generator.uniform(-2, 2, size=(80, 1))
     y = np.sin(3 * X[:, 0]) + 0.1 * generator.normal(size=80)
-    model = skfunc.NeuralProcessRegressor(random_state=0).fit(X[:60], y[:60])
+    model = skfunc.NeuralProcessRegressor("self", random_state=0).fit(X[:60], y[:60])
     assert model.score(X[60:], y[60:]) > 0.7
 
 
@@ -165,7 +173,12 @@ def test_default_learns_a_smooth_function():
 def test_classes(variant):
     X, y = load_iris(return_X_y=True)
     model = skfunc.NeuralProcessClassifier(
-        variant=variant, hidden_size=32, n_layers=2, max_iter=120, random_state=0
+        "self",
+        variant=variant,
+        hidden_size=32,
+        n_layers=2,
+        max_iter=120,
+        random_state=0,
     ).fit(X[::2], y[::2])
     proba, std = model.predict_proba(X[1::2], return_std=True)
     np.testing.assert_allclose(proba.sum(1), 1.0, rtol=1e-12)
@@ -182,7 +195,9 @@ def test_classes(variant):
 
 def test_labels(labelled):
     X, y = labelled
-    model = skfunc.NeuralProcessClassifier(max_iter=30, random_state=0).fit(X, y)
+    model = skfunc.NeuralProcessClassifier("self", max_iter=30, random_state=0).fit(
+        X, y
+    )
     assert list(model.classes_) == ["ash", "beech", "cedar"]
     # A sanity bound: a linear model separates most of these.
     linear = LogisticRegression().fit(X, y).score(X, y)

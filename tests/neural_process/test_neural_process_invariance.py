@@ -97,7 +97,7 @@ def test_first_partial_fit_is_fit(prior, measured, conditioned):
 
 def test_classifier(labelled):
     X, y = labelled
-    own = skfunc.NeuralProcessClassifier(max_iter=20, random_state=0).fit(X, y)
+    own = skfunc.NeuralProcessClassifier("self", max_iter=20, random_state=0).fit(X, y)
     order = np.random.default_rng(3).permutation(len(X))
 
     def conditioned(rows):

@@ -108,6 +108,7 @@ def test_several_targets():
     y = np.c_[X[:, 0], 100 + 50 * X[:, 1]]
     for name in LIKELIHOODS:
         model = skfunc.NeuralProcessRegressor(
+            "self",
             variant="kernel",
             likelihood=name,
             hidden_size=8,
@@ -149,4 +150,4 @@ def test_deviations_of_rows_kept_out_scale_the_whole_process(model):
 
 def test_classes_have_no_kernel(labelled):
     with pytest.raises(ValueError, match="predicts numbers, not classes"):
-        skfunc.NeuralProcessClassifier(variant="kernel").fit(*labelled)
+        skfunc.NeuralProcessClassifier("self", variant="kernel").fit(*labelled)

@@ -29,7 +29,7 @@ def fitted(measured):
 
     def fit(name, variant):
         if (name, variant) not in known:
-            model = skfunc.NeuralProcessRegressor(**settings(name, variant))
+            model = skfunc.NeuralProcessRegressor("self", **settings(name, variant))
             known[name, variant] = model.fit(*measured)
         return known[name, variant]
 
@@ -130,7 +130,9 @@ def test_two_modes_are_seen(name):
     y = generator.choice([-1.0, 1.0], size=150) + 0.05 * generator.normal(size=150)
     options = {"hidden_size": 32, "max_iter": 300, "random_state": 0}
     models = [
-        skfunc.NeuralProcessRegressor(likelihood=kind, **options).fit(X[:100], y[:100])
+        skfunc.NeuralProcessRegressor("self", likelihood=kind, **options).fit(
+            X[:100], y[:100]
+        )
         for kind in ("gaussian", name)
     ]
     gaussian, own = (model.log_prob(X[100:], y[100:]).mean() for model in models)
@@ -142,7 +144,7 @@ def test_several_targets(name):
     generator = np.random.default_rng(0)
     X = generator.normal(size=(30, 2))
     y = np.c_[X[:, 0], 100 + 50 * X[:, 1]]
-    model = skfunc.NeuralProcessRegressor(**settings(name, "cnp")).fit(X, y)
+    model = skfunc.NeuralProcessRegressor("self", **settings(name, "cnp")).fit(X, y)
     assert model.predict_quantiles(X[:4]).shape == (4, 3, 2)
     assert model.log_prob(X, y).shape == (30,)
     assert model.sample(X[:4], 3).shape == model.sample_y(X[:4], 3).shape == (4, 2, 3)
@@ -153,7 +155,9 @@ def test_several_targets(name):
 @pytest.mark.parametrize("name", NOT_GAUSSIAN)
 def test_few_or_constant_targets(name):
     for X, y in (([[1.0]], [2.0]), (np.arange(12.0)[:, None], np.zeros(12))):
-        model = skfunc.NeuralProcessRegressor(**settings(name, "cnp", max_iter=3))
+        model = skfunc.NeuralProcessRegressor(
+            "self", **settings(name, "cnp", max_iter=3)
+        )
         assert np.isfinite(model.fit(X, y).log_prob(X, y)).all()
 
 
@@ -219,6 +223,6 @@ def test_edges_of_bins():
 )
 def test_parameters_are_checked(changes, text, measured, learner):
     with pytest.raises(ValueError, match=text):
-        skfunc.NeuralProcessRegressor(**changes).fit(*measured)
+        skfunc.NeuralProcessRegressor("self", **changes).fit(*measured)
     with pytest.raises(ValueError, match=text):
         learner(**changes).fit(*measured)

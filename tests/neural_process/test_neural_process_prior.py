@@ -112,7 +112,9 @@ def test_file_of_a_regressor(name, priors, measured, tmp_path):
 def test_file_of_a_classifier(labelled, tmp_path):
     X, y = labelled
     path = tmp_path / "model.safetensors"
-    model = skfunc.NeuralProcessClassifier(variant="np", max_iter=10, random_state=0)
+    model = skfunc.NeuralProcessClassifier(
+        "self", variant="np", max_iter=10, random_state=0
+    )
     model.fit(X, y).save(path)
     again = skfunc.load(path)
     np.testing.assert_array_equal(
@@ -185,7 +187,9 @@ def test_prior_that_does_not_fit_the_data(regressor, measured, labelled):
         regressor.fit(X, np.c_[y, y])
     with pytest.raises(ValueError, match="likelihood='gaussian'.*needs 'categorical'"):
         skfunc.NeuralProcessClassifier(prior=regressor.prior).fit(X, y > 3)
-    three = skfunc.NeuralProcessClassifier(max_iter=2, random_state=0).fit(*labelled)
+    three = skfunc.NeuralProcessClassifier("self", max_iter=2, random_state=0).fit(
+        *labelled
+    )
     two = labelled[1] != "ash"
     with pytest.raises(ValueError, match="of 3 targets; got 2"):
         skfunc.NeuralProcessClassifier(prior=three.prior_).fit(
@@ -197,5 +201,5 @@ def test_prior_that_does_not_fit_the_data(regressor, measured, labelled):
 
 @pytest.mark.parametrize("prior", [None, 3, object])
 def test_no_prior(prior, measured):
-    with pytest.raises(ValueError, match="prior=.* is unknown; use 'self'"):
+    with pytest.raises(ValueError, match="prior=.* is unknown; use 'tabular', 'self'"):
         skfunc.NeuralProcessRegressor(prior=prior).fit(*measured)
