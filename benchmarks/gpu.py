@@ -166,7 +166,8 @@ def neural_processes(table: Table, device: str, quick: bool) -> None:
             n_steps = steps if place == device else min(steps, 50)
             own.set_params(max_iter=n_steps)
             seconds[place] = timed(lambda own=own: own.fit(pairs)) / n_steps
-            table.add(f"{variant}, a step of 64 tasks on {place}", seconds[place], "s")
+            what = f"{variant}, a step of {own.batch_size} tasks on {place}"
+            table.add(what, seconds[place], "s")
         table.add(f"{variant}: CPU over device", seconds["cpu"] / seconds[device])
 
 
