@@ -227,7 +227,7 @@ class Pretraining:
             parameter.data = value
         try:
             if type(other) is type(self.network):
-                self.network.load_state_dict(other.state_dict())
+                self.network.load_state_dict(other.state_dict(), strict=False)
             self.network.inference.load_state_dict(other.inference.state_dict())
         except RuntimeError as error:
             raise ValueError(f"{path} holds another network: {error}") from error

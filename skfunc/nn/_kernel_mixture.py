@@ -194,14 +194,21 @@ def condition(
     return Conditioned(names, hypotheses, x, mask, factor, alphas, evidence)
 
 
-def condition_through(
+class Projected(NamedTuple):
+    """A long context, seen through its first m rows, with O outputs."""
+
+    factor: Float[Tensor, "processes kernels m m"]
+    inner: Float[Tensor, "processes kernels m m"]
+    alphas: Float[Tensor, "processes kernels m outputs"]
+
+
+def project(
     names: tuple[str, ...],
     hypotheses: Hypotheses,
     x: Float[Tensor, "processes points features"],
-    y: Float[Tensor, "processes points"],
+    centred: Float[Tensor, "processes kernels points outputs"],
     n_through: int,
-    evidence: Float[Tensor, "processes kernels"],
-) -> Conditioned:
+) -> Projected:
     """Condition on all rows of a long context, seen through its first ones.
 
     The projected process of Rasmussen and Williams 2006, section 8.3.4 (its variances
@@ -219,15 +226,35 @@ def condition_through(
         cross = kernel_matrices(names, hypotheses, through, x[:, rows])
         white = torch.linalg.solve_triangular(factor, cross, upper=False)
         white = white * inverse_noise
-        centred = y[:, None, rows] - hypotheses.mean.unsqueeze(-1)
         inner = inner + white @ white.mT
-        projected = projected + white @ (centred.unsqueeze(-1) * inverse_noise)
+        projected = projected + white @ (centred[:, :, rows] * inverse_noise)
     inner = torch.linalg.cholesky(inner)
     solved = torch.cholesky_solve(projected, inner)
-    alphas = torch.linalg.solve_triangular(factor.mT, solved, upper=True).squeeze(-1)
-    mask = torch.ones_like(through[..., 0], dtype=torch.bool)
+    alphas = torch.linalg.solve_triangular(factor.mT, solved, upper=True)
+    return Projected(factor, inner, alphas)
+
+
+def condition_through(
+    names: tuple[str, ...],
+    hypotheses: Hypotheses,
+    x: Float[Tensor, "processes points features"],
+    y: Float[Tensor, "processes points"],
+    n_through: int,
+    evidence: Float[Tensor, "processes kernels"],
+) -> Conditioned:
+    """Condition on all rows of a long context, seen through its first ones."""
+    centred = y.unsqueeze(1) - hypotheses.mean.unsqueeze(-1)
+    seen = project(names, hypotheses, x, centred.unsqueeze(-1), n_through)
+    through = x[:, :n_through]
     return Conditioned(
-        names, hypotheses, through, mask, factor, alphas, evidence, inner
+        names,
+        hypotheses,
+        through,
+        torch.ones_like(through[..., 0], dtype=torch.bool),
+        seen.factor,
+        seen.alphas.squeeze(-1),
+        evidence,
+        seen.inner,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,29 +23,38 @@ from skfunc.nn._kernel_mixture import (
     evidence_slope,
     kernel_matrices,
     prior_variances,
+    project,
 )
 from skfunc.nn._neural_process_base import NeuralProcess, check_widths
 from skfunc.nn._neural_process_kernel import frequency_bands, processes
 from skfunc.nn._task_batch import blank
 
-# Slopes that turn a function of indicators into logits; the context weighs them.
-SLOPES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# Links between functions of indicators and logits, which the context weighs: slopes,
+# and how much the logarithm of a class's share adds.
+SLOPES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+SHARE_WEIGHTS = (0.0, 0.5, 1.0)
 # MacKay 1992: the mean of a sigmoid under a Gaussian is about that of a flatter one.
-_PROBIT = torch.pi / 8.0
+_PROBIT = math.pi / 8.0
 # Keeps the logarithm of a share finite, and standard deviations of one class positive.
 _TINY = 1e-6
 
 
 class Labelled(NamedTuple):
-    """Hypotheses, conditioned on the indicators of C classes."""
+    """Hypotheses, conditioned on the indicators of C classes.
 
+    Of a long context seen through some rows, `context_x`, `mask` and `factor` are those
+    of these rows, and `inner` tells what the whole context leaves unexplained.
+    """
+
+    names: tuple[str, ...]
     hypotheses: Hypotheses
     context_x: Float[Tensor, "tasks points features"]
     mask: Bool[Tensor, "tasks points"]
     factor: Float[Tensor, "tasks kernels points points"]
     alphas: Float[Tensor, "tasks kernels points classes"]
     shares: Float[Tensor, "tasks classes"]
-    log_weights: Float[Tensor, "tasks kernels slopes"]
+    log_weights: Float[Tensor, "tasks kernels links"]
+    inner: Float[Tensor, "tasks kernels points points"] | None = None
 
 
 class KernelLabelProcess(NeuralProcess):
@@ -56,11 +66,13 @@ class KernelLabelProcess(NeuralProcess):
     processes regress the indicators in closed form: least squares on labels [1]_. Mean
     m_c and variance v_c of class c turn into logits
 
-    .. math:: s m_c / \sqrt{1 + \pi s^2 v_c / 8} + b_s \log \pi_c
+    .. math:: s m_c / \sqrt{1 + f s^2 v_c} + b \log \pi_c
 
-    for each of several slopes s. The prediction is the mixture over kernels and
-    slopes, each in proportion to the probability that it gives to the labels of the
-    context when these are left out one at a time, which is known in closed form.
+    with the class's share of the context :math:`\pi_c`, for several slopes s and
+    weights b; f is learned. The prediction is the mixture over kernels and these links,
+    each in proportion to the probability that it gives to the labels of the context
+    when these are left out one at a time, which is known in closed form. A long context
+    of a single task is treated as in `KernelNeuralProcess`.
 
     Parameters
     ----------
@@ -73,8 +85,8 @@ class KernelLabelProcess(NeuralProcess):
         C: log probabilities for a `CategoricalLikelihood`.
     kernels : sequence of str
         A kernel for each hypothesis, as in `KernelNeuralProcess`.
-    width, n_layers, n_corrections, n_gradient_steps, correction_rows, min_std, \
-activation
+    width, n_layers, n_corrections, n_gradient_steps, correction_rows, \
+inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         As in `KernelNeuralProcess`.
 
     References
@@ -95,6 +107,7 @@ activation
     """
 
     bands: Tensor
+    links: Tensor
 
     def __init__(
         self,
@@ -108,11 +121,23 @@ activation
         n_corrections: int = 0,
         n_gradient_steps: int = 0,
         correction_rows: int = 512,
+        inference_rows: int = 1024,
+        mixture_rows: int = 1024,
+        exact_rows: int = 4096,
+        through_rows: int = 1536,
         min_std: float = 1e-2,
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        check_widths(width=width, n_layers=n_layers, correction_rows=correction_rows)
+        check_widths(
+            width=width,
+            n_layers=n_layers,
+            correction_rows=correction_rows,
+            inference_rows=inference_rows,
+            mixture_rows=mixture_rows,
+            exact_rows=exact_rows,
+            through_rows=through_rows,
+        )
         unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
             raise ValueError(
@@ -123,6 +148,8 @@ activation
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self.n_gradient_steps = n_gradient_steps
+        self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
+        self.exact_rows, self.through_rows = exact_rows, through_rows
         self.register_buffer(
             "bands", frequency_bands(self.kernels, 0.25, 4.0), persistent=False
         )
@@ -133,8 +160,9 @@ activation
             n_waves=0,
             activation=activation,
         )
-        # How much of the classes' shares each slope adds to its logits.
-        self.share_weight = nn.Parameter(torch.full((len(SLOPES),), 0.5))
+        self.log_flatness = nn.Parameter(torch.tensor(math.log(_PROBIT)))
+        links = torch.cartesian_prod(torch.tensor(SLOPES), torch.tensor(SHARE_WEIGHTS))
+        self.register_buffer("links", links, persistent=False)
 
     def encode(
         self,
@@ -151,15 +179,16 @@ activation
             x.to(dtype), y.to(dtype), context_mask, shares.to(dtype)
         )
         x, y, shares = x.double(), y.double(), shares.double()
-        pair = (context_mask.unsqueeze(1) & context_mask.unsqueeze(2)).unsqueeze(1)
-        kernel = kernel_matrices(self.kernels, hypotheses, x, x)
-        kernel = kernel.masked_fill(~pair, 0.0)
-        jitter = JITTER * prior_variances(self.kernels, hypotheses, x)
-        diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
-        there = context_mask.unsqueeze(1)
-        diagonal = torch.where(there, diagonal, torch.ones_like(diagonal))
-        factor = torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
-        centred = blank(y - shares.unsqueeze(1), context_mask).unsqueeze(1)
+        if len(x) > 1 or x.shape[1] <= self.mixture_rows or not context_mask.all():
+            return self._condition(hypotheses, x, y, context_mask, shares)
+        return self._condition_long(hypotheses, x, y, shares)
+
+    def _condition(
+        self, hypotheses: Hypotheses, x: Tensor, y: Tensor, mask: Tensor, shares: Tensor
+    ) -> Labelled:
+        """Condition every hypothesis, and weigh it by labels left out."""
+        factor = self._factor(self.kernels, hypotheses, x, mask)
+        centred = blank(y - shares.unsqueeze(1), mask).unsqueeze(1)
         inverse = torch.cholesky_inverse(factor)
         alphas = inverse @ centred
         # Leave-one-out: GPML 5.12, with the noise taken off the variance.
@@ -171,8 +200,50 @@ activation
         right = (logs * y[:, None, None]).nan_to_num(neginf=0.0).sum((-1, -2))
         log_weights = torch.log_softmax(right.flatten(1), dim=1).view_as(right)
         return Labelled(
-            hypotheses, x, context_mask, factor, alphas, shares, log_weights
+            self.kernels, hypotheses, x, mask, factor, alphas, shares, log_weights
         )
+
+    def _condition_long(
+        self, hypotheses: Hypotheses, x: Tensor, y: Tensor, shares: Tensor
+    ) -> Labelled:
+        """Condition the hypothesis that is best on some rows on all of them."""
+        first = slice(0, self.mixture_rows)
+        some = torch.ones_like(x[:, first, 0], dtype=torch.bool)
+        few = self._condition(hypotheses, x[:, first], y[:, first], some, shares)
+        best = int(few.log_weights.logsumexp(-1).argmax())
+        one = Hypotheses(*(v[:, best : best + 1] for v in hypotheses))
+        names = (self.kernels[best],)
+        log_weights = few.log_weights[:, best : best + 1].log_softmax(-1)
+        centred = (y - shares.unsqueeze(1)).unsqueeze(1)
+        if x.shape[1] <= self.exact_rows:
+            mask = torch.ones_like(x[..., 0], dtype=torch.bool)
+            factor = self._factor(names, one, x, mask)
+            alphas = torch.cholesky_solve(centred, factor)
+            return Labelled(names, one, x, mask, factor, alphas, shares, log_weights)
+        seen = project(names, one, x, centred, self.through_rows)
+        x = x[:, : self.through_rows]
+        return Labelled(
+            names,
+            one,
+            x,
+            torch.ones_like(x[..., 0], dtype=torch.bool),
+            seen.factor,
+            seen.alphas,
+            shares,
+            log_weights,
+            seen.inner,
+        )
+
+    def _factor(
+        self, names: tuple[str, ...], hypotheses: Hypotheses, x: Tensor, mask: Tensor
+    ) -> Float[Tensor, "tasks kernels points points"]:
+        """Return the root of the context's covariance; padding is apart from it."""
+        pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
+        kernel = kernel_matrices(names, hypotheses, x, x).masked_fill(~pair, 0.0)
+        jitter = JITTER * prior_variances(names, hypotheses, x)
+        diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
+        diagonal = torch.where(mask.unsqueeze(1), diagonal, torch.ones_like(diagonal))
+        return torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
 
     def decode(
         self,
@@ -189,8 +260,8 @@ activation
 
     def log_probabilities(
         self, state: Labelled, target_x: Float[Tensor, "tasks points features"]
-    ) -> Float[Tensor, "tasks kernels slopes points classes"]:
-        """Return what each kernel and slope predicts, in float64."""
+    ) -> Float[Tensor, "tasks kernels links points classes"]:
+        """Return what each kernel and link predicts, in float64."""
         mean, variance = self.functions(state, target_x)
         return self._log_probabilities(mean, variance, state.shares)
 
@@ -202,26 +273,30 @@ activation
         Variances are those of standardized indicators.
         """
         x = target_x.double()
-        cross = kernel_matrices(self.kernels, state.hypotheses, x, state.context_x)
+        cross = kernel_matrices(state.names, state.hypotheses, x, state.context_x)
         cross = cross.masked_fill(~state.mask[:, None, None], 0.0)
         mean = state.shares[:, None, None] + cross @ state.alphas
         half = torch.linalg.solve_triangular(state.factor, cross.mT, upper=False)
-        prior = prior_variances(self.kernels, state.hypotheses, x)
-        variance = (prior - half.square().sum(-2)).clamp(min=0.0)
-        return mean, variance.unsqueeze(-1)
+        prior = prior_variances(state.names, state.hypotheses, x)
+        variance = prior - half.square().sum(-2)
+        if state.inner is not None:
+            left = torch.linalg.solve_triangular(state.inner, half, upper=False)
+            variance = variance + left.square().sum(-2)
+        return mean, variance.clamp(min=0.0).unsqueeze(-1)
 
     def _log_probabilities(
         self, mean: Tensor, variance: Tensor, shares: Tensor
-    ) -> Float[Tensor, "tasks kernels slopes points classes"]:
-        """Return log probabilities for each slope."""
-        slopes = mean.new_tensor(SLOPES)[:, None, None]
+    ) -> Float[Tensor, "tasks kernels links points classes"]:
+        """Return log probabilities for each link."""
+        slopes, share_weights = self.links.to(mean)[..., None, None].unbind(1)
         # From standardized indicators back to indicators.
         spread = (shares * (1.0 - shares))[:, None, None]
         variance = (variance * spread).unsqueeze(2)
+        flatness = self.log_flatness.to(mean).exp()
         logits = slopes * mean.unsqueeze(2)
-        logits = logits / torch.sqrt(1.0 + _PROBIT * slopes.square() * variance)
+        logits = logits / torch.sqrt(1.0 + flatness * slopes.square() * variance)
         prior = torch.log(shares.clamp(min=_TINY))[:, None, None, None]
-        logits = logits + self.share_weight.to(mean)[:, None, None] * prior
+        logits = logits + share_weights * prior
         absent = (shares <= 0.0)[:, None, None, None]
         return torch.log_softmax(logits.masked_fill(absent, -torch.inf), dim=-1)
 
@@ -229,6 +304,8 @@ activation
         self, x: Tensor, y: Tensor, mask: Tensor, shares: Tensor
     ) -> Hypotheses:
         """Return hyper-parameters that all classes of a task have in common."""
+        first = slice(0, self.inference_rows)
+        x, y, mask = x[:, first], y[:, first], mask[:, first]
         n_classes = y.shape[2]
         spread = shares * (1.0 - shares)
         weights = spread / spread.sum(-1, keepdim=True).clamp(min=_TINY)

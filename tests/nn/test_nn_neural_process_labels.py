@@ -12,7 +12,7 @@ from skfunc.nn import (
 )
 from skfunc.nn._kernel_inference import RawHypotheses
 from skfunc.nn._kernel_mixture import kernel_matrices, prior_variances
-from skfunc.nn._neural_process_labels import SLOPES
+from skfunc.nn._neural_process_labels import SHARE_WEIGHTS, SLOPES
 
 NAMES = ("rbf", "arcsine")
 
@@ -70,7 +70,8 @@ def test_weights_are_what_refits_without_each_row_say():
     K = covariance(state, batch.context_x)[0]
     y, shares = batch.context_y[0], batch.context_y[0].mean(0)
     spread = shares * (1 - shares)
-    scores = torch.zeros(len(NAMES), len(SLOPES), dtype=torch.float64)
+    links = [(slope, weight) for slope in SLOPES for weight in SHARE_WEIGHTS]
+    scores = torch.zeros(len(NAMES), len(links), dtype=torch.float64)
     for k in range(len(NAMES)):
         noise = state.hypotheses.noise[0, k].square()
         whole = K[k] + noise * torch.eye(12)
@@ -85,7 +86,7 @@ def test_weights_are_what_refits_without_each_row_say():
                     * mean
                     / torch.sqrt(1 + torch.pi / 8 * slope**2 * variance * spread)
                 )
-                logits = logits + made.share_weight[s] * shares.log()
+                logits = logits + weight * shares.log()
                 scores[k, s] += torch.log_softmax(logits, -1)[y[row].argmax()]
     expected = torch.log_softmax(scores.flatten(), 0).view_as(scores)
     torch.testing.assert_close(state.log_weights[0], expected, rtol=1e-6, atol=1e-6)
@@ -173,3 +174,27 @@ def test_refuses_what_it_is_not():
         KernelLabelProcess(2, 3, 6)
     with pytest.raises(ValueError, match="must name some of"):
         KernelLabelProcess(2, 3, 3, kernels=("cubic",))
+
+
+def test_a_long_context_is_left_to_the_best_hypothesis():
+    batch = tasks(n_context=30, n_tasks=1)
+    whole, few = network(), network(mixture_rows=20)
+    state = encoded(few, batch)
+    assert len(state.names) == 1
+    best = NAMES.index(state.names[0])
+    mean, variance = few.functions(state, batch.target_x)
+    expected, spread = whole.functions(encoded(whole, batch), batch.target_x)
+    torch.testing.assert_close(mean[:, 0], expected[:, best])
+    torch.testing.assert_close(variance[:, 0], spread[:, best])
+    proba = CategoricalLikelihood().mean(few(batch))
+    torch.testing.assert_close(proba.sum(-1), torch.ones(1, 5, dtype=torch.float64))
+
+
+def test_a_context_seen_through_all_its_rows_is_seen_exactly():
+    batch = tasks(n_context=30, n_tasks=1)
+    exact = network(mixture_rows=10)
+    through = network(mixture_rows=10, exact_rows=20, through_rows=30)
+    expected = exact.functions(encoded(exact, batch), batch.target_x)
+    got = through.functions(encoded(through, batch), batch.target_x)
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
