@@ -80,7 +80,7 @@ def test_weights_are_what_refits_without_each_row_say():
             crossed = torch.linalg.solve(whole[kept][:, kept], whole[kept, row])
             mean = shares + crossed @ (y[kept] - shares)
             variance = K[k, row, row] - crossed @ whole[kept, row]
-            for s, slope in enumerate(SLOPES):
+            for s, (slope, weight) in enumerate(links):
                 logits = (
                     slope
                     * mean
