@@ -166,17 +166,26 @@ class NeuralProcessPrior:
         **network_parameters
             Arguments of the network that are to differ.
         """
-        content = dict(self._content)
-        content["network_parameters"] = {
-            **content["network_parameters"],
-            **network_parameters,
-        }
-        content |= {
-            "n_features": n_features,
-            "n_targets": n_targets,
-            "moments": moments,
-        }
-        return NeuralProcessPrior(**content)
+        content = self.for_any_table(**network_parameters)._content
+        return NeuralProcessPrior(
+            **{
+                **content,
+                "n_features": n_features,
+                "n_targets": n_targets,
+                "moments": moments,
+            }
+        )
+
+    def for_any_table(self, **network_parameters: Any) -> NeuralProcessPrior:
+        """Return the same prior with other arguments of its network.
+
+        Parameters
+        ----------
+        **network_parameters
+            Arguments that are to differ, of no effect on the shapes of weights.
+        """
+        merged = {**self._content["network_parameters"], **network_parameters}
+        return NeuralProcessPrior(**{**self._content, "network_parameters": merged})
 
     @property
     def training(self) -> dict[str, Any]:
