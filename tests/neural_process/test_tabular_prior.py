@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
@@ -77,7 +78,7 @@ def test_neither_order_of_rows_nor_of_columns_matters(kind, diabetes, cancer):
         model = skfunc.NeuralProcessRegressor()
     else:
         X, X_new, y, _ = cancer
-        model = skfunc.NeuralProcessClassifier()
+        model = skfunc.NeuralProcessClassifier(random_state=0)
     X, y, X_new = X[:150], y[:150], X_new[:20]
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(150), rng.permutation(X.shape[1])
@@ -179,3 +180,19 @@ def test_a_column_that_never_varies_is_no_harm(diabetes):
     wider = np.c_[X, np.full(80, 3.0)]
     model = skfunc.NeuralProcessRegressor().fit(wider, y)
     np.testing.assert_array_equal(model.predict(np.c_[X_new, np.zeros(5)]), expected)
+
+
+def test_draws_of_probabilities_have_the_prediction_as_their_mean(cancer):
+    X, X_new, y, _ = cancer
+    model = skfunc.NeuralProcessClassifier(n_draws=64).fit(X[:60], y[:60])
+    proba, std = model.predict_proba(X_new, return_std=True)
+    state, network = model._state(), model.prior_.network()
+    scaled = model._standardized(model.prior_, X_new)
+    with torch.no_grad():
+        expected = network.decode(state, torch.as_tensor(scaled[None]))[0].exp()
+    np.testing.assert_allclose(proba, expected, rtol=1e-9, atol=1e-12)
+    # What is unsure is unsure of itself, and more rows make it less so.
+    unsure = np.abs(proba[:, 0] - 0.5) < 0.3
+    assert std[unsure, 0].mean() > 2 * std[~unsure, 0].mean()
+    more = skfunc.NeuralProcessClassifier(n_draws=64).fit(X, y)
+    assert more.predict_proba(X_new, return_std=True)[1].mean() < std.mean()
