@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from skfunc._docstrings import fill_docstrings
 from skfunc.base import FunctionClassifierMixin
@@ -17,7 +17,10 @@ from skfunc.neural_process._documentation import (
     ESTIMATOR_PARAMETERS,
 )
 from skfunc.neural_process._estimator import BaseNeuralProcess
+from skfunc.neural_process._label_functions import draw_probabilities
 from skfunc.neural_process._refit import whole_or_unchanged
+from skfunc.nn import KernelLabelProcess
+from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
 
@@ -50,8 +53,9 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
 
     Notes
     -----
-    The standard deviation of probabilities is that over draws of the latent, of the
-    variants "np" and "anp"; without a latent there is one function, and it is zero.
+    The standard deviation of probabilities is that over draws: of the process that the
+    tabular prior conditions, or of the latent of the variants "np" and "anp". With the
+    other variants there is one function, and it is zero.
 
     References
     ----------
@@ -89,7 +93,8 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows.
+            Training rows. With ``prior="tabular"``, NaN where a value is missing; a
+            DataFrame may have columns of categories.
         y : array-like of shape (n_samples,)
             Class labels.
 
@@ -99,13 +104,7 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
             The fitted estimator.
         """
         with whole_or_unchanged(self):
-            rows, labels = validate_data(
-                self,
-                X,
-                y,
-                dtype=np.float64,
-                ensure_all_finite="allow-nan" if self._takes_missing() else True,
-            )
+            rows, labels = self._checked(X, y, reset=True)
             check_classification_targets(labels)
             self._check_parameters(rows.shape[1])
             self.classes_ = np.unique(labels)
@@ -143,14 +142,7 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
         """
         if not hasattr(self, "prior_"):
             return self.fit(X, y)
-        rows, labels = validate_data(
-            self,
-            X,
-            y,
-            dtype=np.float64,
-            reset=False,
-            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
-        )
+        rows, labels = self._checked(X, y, reset=False)
         self._label_positions(labels, len(rows))
         self._extend_context(rows, self._indicators(labels))
         return self
@@ -171,6 +163,16 @@ class NeuralProcessClassifier(FunctionClassifierMixin, BaseNeuralProcess):
             )
 
     def _class_probabilities(self, X: Array, **options: Any) -> Array:
-        prior = self.prior_
+        prior, network = self.prior_, self.prior_.network()
         scaled = self._standardized(prior, X)
-        return prior.likelihood_module().mean(self._raw(scaled)).numpy()
+        if not isinstance(network, KernelLabelProcess):
+            return prior.likelihood_module().mean(self._raw(scaled)).numpy()
+        state, normals = self._state(), torch.as_tensor(self.normals_)
+        with torch.no_grad(), thread_limits(small=True):
+            parts = [
+                draw_probabilities(
+                    network, state, torch.as_tensor(scaled[rows][None]), normals
+                )
+                for rows in self._chunks(len(scaled))
+            ]
+        return torch.cat(parts, dim=1).numpy()

@@ -114,9 +114,13 @@ ESTIMATOR_ATTRIBUTES = """prior_ : NeuralProcessPrior
         Their targets, standardized; indicators of classes.
     std_scale_ : ndarray of shape (n_targets,)
         Factor on standard deviations, from rows kept out with ``prior="self"``.
+    categories_ : list
+        With ``prior="tabular"`` and a DataFrame with categories: for each column None,
+        or a dict of its "levels" and whether there is a "rest" of other levels.
     columns_, missing_columns_ : ndarray of int
         With ``prior="tabular"``, columns of X that the network reads, and columns whose
-        gaps it is told of besides; the columns of `X_context_` in this order.
+        gaps it is told of besides; the columns of `X_context_` in this order. Where
+        there are categories, their indicators follow the columns of numbers.
     normals_ : ndarray of shape (n_draws, latent_size)
         Draws of the latent, the same for all rows.
     loss_curve_ : list of float

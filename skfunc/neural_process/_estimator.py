@@ -16,6 +16,7 @@ from torch import Tensor
 from skfunc._members import weighted_moments
 from skfunc._validation import check_integer, check_shape
 from skfunc.base import FunctionEstimator
+from skfunc.neural_process._categories import check_encodings, checked_table
 from skfunc.neural_process._functions import context_tensors
 from skfunc.neural_process._marginals import LikelihoodMarginals, best_factor
 from skfunc.neural_process._parameters import (
@@ -30,6 +31,7 @@ from skfunc.neural_process._training import MetaTraining
 from skfunc.nn import (
     ContinuousLikelihood,
     GaussianLikelihood,
+    KernelLabelProcess,
     NeuralProcess,
     TaskBatch,
     conditional_log_likelihood,
@@ -236,13 +238,16 @@ class BaseNeuralProcess(FunctionEstimator):
     def _check_rows(self, X: ArrayLike) -> Array:
         """Check rows to predict for; NaN is information to a prior for any table."""
         check_is_fitted(self)
-        return validate_data(
-            self,
-            X,
-            reset=False,
-            dtype=np.float64,
-            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
-        )
+        return self._checked(X, reset=False)
+
+    def _checked(
+        self, X: ArrayLike, y: Any = "no_validation", *, reset: bool, **options: Any
+    ) -> Any:
+        """Check rows, and targets where given; a table may have gaps and categories."""
+        takes_any = self._takes_missing() if reset else hasattr(self, "columns_")
+        if not takes_any:
+            return validate_data(self, X, y, reset=reset, dtype=np.float64, **options)
+        return checked_table(self, X, y, reset=reset, **options)
 
     def _takes_missing(self) -> bool:
         """Return whether the prior parameter takes NaN in X."""
@@ -403,6 +408,7 @@ class BaseNeuralProcess(FunctionEstimator):
             "prior_",
             "normals_",
             "std_scale_",
+            "categories_",
             "columns_",
             "missing_columns_",
             "X_context_",
@@ -420,6 +426,8 @@ class BaseNeuralProcess(FunctionEstimator):
         prior, n_rows = self.prior_, len(self.X_context_)
         if prior.likelihood not in self._likelihoods:
             raise ValueError(f"prior_ predicts with likelihood={prior.likelihood!r}")
+        if hasattr(self, "categories_"):
+            check_encodings(self.categories_, n_features)
         check_shape("X_context_", self.X_context_, (n_rows, prior.n_features))
         check_shape("y_context_", self.y_context_, (n_rows, prior.n_targets))
         check_shape("std_scale_", self.std_scale_, (prior.n_targets,))
@@ -453,8 +461,10 @@ def _std_scale(
 
 
 def latent_size(prior: NeuralProcessPrior) -> int:
-    """Return the width of a prior's latent; one if it has none."""
+    """Return the width of a prior's latent, or of the classes it regresses, or one."""
     network = prior.network()
+    if isinstance(network, KernelLabelProcess):
+        return prior.n_targets
     if not network.is_latent:
         return 1
     nothing = torch.zeros(1, 0, 1, dtype=torch.float64)

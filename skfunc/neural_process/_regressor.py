@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
-from sklearn.utils.validation import validate_data
 
 from skfunc._docstrings import fill_docstrings
 from skfunc._validation import check_integer
@@ -153,7 +152,8 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows.
+            Training rows. With ``prior="tabular"``, NaN where a value is missing; a
+            DataFrame may have columns of categories.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
 
@@ -163,14 +163,8 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
             The fitted estimator.
         """
         with whole_or_unchanged(self):
-            rows, targets = validate_data(
-                self,
-                X,
-                y,
-                dtype=np.float64,
-                multi_output=True,
-                y_numeric=True,
-                ensure_all_finite="allow-nan" if self._takes_missing() else True,
+            rows, targets = self._checked(
+                X, y, reset=True, multi_output=True, y_numeric=True
             )
             self._check_parameters(rows.shape[1])
             context = self._init_callback_context()
@@ -200,15 +194,8 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         """
         if not hasattr(self, "prior_"):
             return self.fit(X, y)
-        rows, targets = validate_data(
-            self,
-            X,
-            y,
-            dtype=np.float64,
-            multi_output=True,
-            y_numeric=True,
-            reset=False,
-            ensure_all_finite="allow-nan" if hasattr(self, "columns_") else True,
+        rows, targets = self._checked(
+            X, y, reset=False, multi_output=True, y_numeric=True
         )
         targets = np.asarray(targets, dtype=np.float64).reshape(len(rows), -1)
         if targets.shape[1] != self.n_targets_:
