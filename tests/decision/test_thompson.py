@@ -77,9 +77,14 @@ def test_ends_when_no_candidate_is_left():
 
 
 def test_box():
-    bounds = [[-2.0, 2.0], [0.0, 1.0]]
     found = thompson_minimize(
-        PROCESS, bowl, bounds=bounds, n_iter=25, n_initial=3, random_state=0
+        PROCESS,
+        bowl,
+        bounds=[[-2.0, 2.0], [0.0, 1.0]],
+        n_iter=25,
+        n_initial=3,
+        n_candidates=300,
+        random_state=0,
     )
     assert found.f_best < 1e-3
     assert (found.X >= [-2, 0]).all() and (found.X <= [2, 1]).all()
@@ -88,7 +93,12 @@ def test_box():
 def test_seed():
     def run(seed):
         return thompson_minimize(
-            PROCESS, bowl, bounds=[[-2, 2]], n_iter=5, random_state=seed
+            PROCESS,
+            bowl,
+            bounds=[[-2, 2]],
+            n_iter=5,
+            n_candidates=100,
+            random_state=seed,
         ).X
 
     assert np.array_equal(run(0), run(0))
