@@ -43,7 +43,7 @@ _WARMUP_STEPS = 300
 _BAD_LOSS = 5.0
 # Rows whose evidence guides corrections once the network is trained, and the columns
 # up to which its answers were checked.
-_CORRECTION_ROWS, MOST_FEATURES = 400, 100
+_CORRECTION_ROWS, MOST_FEATURES = 512, 100
 # Tasks that judge: context rows, columns, and the most classes where there are any.
 _JUDGE_SEED = 987_654_321
 _JUDGE_SIZES = ((16, 2, 2), (64, 4, 3), (128, 8, 5), (192, 12, 10))
