@@ -16,6 +16,7 @@ DOCS = Path(__file__).resolve().parent
 PICTURES = {
     "plot_infinite_width_training_time.py": "infinite_width.png",
     "plot_odenet_tabular_uncertainty.py": "uncertainty.png",
+    "plot_tabular_prior.py": "tabular_prior.png",
 }
 
 
