@@ -95,6 +95,9 @@ ESTIMATOR_PARAMETERS = (
         "verbose :",
         """n_draws : int, default=16
         Draws of the latent that a prediction is made of.
+    n_estimators : int, default=1
+        With ``prior="tabular"``, how often the network reads the rows, each time other
+        ones; what it infers competes. The time of a fit grows with it.
     finetune_steps : int, default=0
         With ``prior="tabular"``, steps of gradient ascent of the data's evidence, from
         the hyper-parameters that the network has inferred.

@@ -84,6 +84,7 @@ class BaseNeuralProcess(FunctionEstimator):
         learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         n_draws: int = 16,
+        n_estimators: int = 1,
         finetune_steps: int = 0,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -103,6 +104,7 @@ class BaseNeuralProcess(FunctionEstimator):
         self.learning_rate_init = learning_rate_init
         self.alpha = alpha
         self.n_draws = n_draws
+        self.n_estimators = n_estimators
         self.finetune_steps = finetune_steps
         self.verbose = verbose
         self.random_state = random_state
@@ -122,6 +124,7 @@ class BaseNeuralProcess(FunctionEstimator):
                 f"prior={self.prior!r} is unknown; use 'tabular', 'self', a "
                 "NeuralProcessPrior, or the path of a saved one"
             )
+        check_integer("n_estimators", self.n_estimators)
         check_integer("finetune_steps", self.finetune_steps, 0)
 
     def _fit_context(self, X: Array, targets: Array) -> None:
@@ -168,6 +171,7 @@ class BaseNeuralProcess(FunctionEstimator):
             len(table.mean),
             targets.shape[1],
             moments,
+            n_readings=int(self.n_estimators),
             n_gradient_steps=int(self.finetune_steps),
         )
         return prior, X, targets

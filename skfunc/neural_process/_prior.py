@@ -184,8 +184,20 @@ class NeuralProcessPrior:
         **network_parameters
             Arguments that are to differ, of no effect on the shapes of weights.
         """
-        merged = {**self._content["network_parameters"], **network_parameters}
-        return NeuralProcessPrior(**{**self._content, "network_parameters": merged})
+        content = self._content
+        merged = {**content["network_parameters"], **network_parameters}
+        likelihood = dict(content["likelihood_parameters"])
+        if self.likelihood == "mixture" and "kernels" in merged:
+            # A component for each kernel of each reading.
+            n_readings = int(merged.get("n_readings", 1))
+            likelihood["n_components"] = len(merged["kernels"]) * n_readings
+        return NeuralProcessPrior(
+            **{
+                **content,
+                "network_parameters": merged,
+                "likelihood_parameters": likelihood,
+            }
+        )
 
     @property
     def training(self) -> dict[str, Any]:

@@ -39,8 +39,9 @@ Array = NDArray[np.float64]
 class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
     """Regressor that conditions a learned distribution over functions on the data.
 
-    With a `prior` that was learned from many tasks, fit stores and encodes the rows,
-    without any training, and a prediction is one pass of a network. With
+    The default prior, of functions of tables, comes with the package. With a `prior`
+    that was learned from many tasks, fit stores and encodes the rows, without any
+    training, and a prediction is one pass of a network. With
     ``prior="self"`` the prior is learned from random contexts and targets of the one
     data set, as Garnelo et al. [1]_ do.
 
@@ -116,6 +117,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
         learning_rate_init: float = 3e-3,
         alpha: float = 0.0,
         n_draws: int = 16,
+        n_estimators: int = 1,
         finetune_steps: int = 0,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -136,6 +138,7 @@ class NeuralProcessRegressor(FunctionRegressorMixin, BaseNeuralProcess):
             learning_rate_init=learning_rate_init,
             alpha=alpha,
             n_draws=n_draws,
+            n_estimators=n_estimators,
             finetune_steps=finetune_steps,
             verbose=verbose,
             random_state=random_state,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,8 @@ _FLOOR = -10.0
 # Outputs of the heads: scale, linear weight and frequency of a column; amplitude,
 # constant, noise, mean and logit of a table.
 _PER_COLUMN, _PER_TABLE = 3, 5
+# A reading leaves out a row in so many at most.
+_LEAST_FOLDS = 5
 # Adam on raw hyper-parameters: size of a step, memory of gradients and their squares,
 # and the standard deviation of raw values about the network's answer.
 _STEP_SIZE, _MOMENTA, _PRIOR_STD = 0.2, (0.9, 0.95), 3.0
@@ -269,6 +271,29 @@ class Correction(nn.Module):
             raw.by_column + self.gain * by_column, raw.by_table + self.gain * by_table
         )
         return Inference(corrected, columns, size)
+
+
+def readings(
+    x: Float[Tensor, "processes points features"],
+    y: Float[Tensor, "processes points *outputs"],
+    mask: Bool[Tensor, "processes points"],
+    n_readings: int,
+    n_rows: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the rows of each reading of a context.
+
+    One reading has the first rows. Of several, each leaves out its own share of them, a
+    fifth at most, or, if there are more rows than one may read, begins somewhere else.
+    """
+    n = x.shape[1]
+    place = torch.arange(n, device=x.device)
+    for reading in range(n_readings):
+        if n > n_rows:
+            rows = (place[:n_rows] + reading * n_rows) % n
+        else:
+            left_out = (place + reading) % max(n_readings, _LEAST_FOLDS) == 0
+            rows = place[~left_out] if n_readings > 1 else place
+        yield x[:, rows], y[:, rows], mask[:, rows]
 
 
 def ascend(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skfunc._shapes import Bool, Float
-from skfunc.nn._kernel_inference import KernelInference, RawHypotheses, ascend
+from skfunc.nn._kernel_inference import KernelInference, RawHypotheses, ascend, readings
 from skfunc.nn._kernel_mixture import (
     KERNELS,
     Conditioned,
@@ -60,8 +60,9 @@ class KernelNeuralProcess(NeuralProcess):
         Width of the outputs dy, each a process of its own; hypotheses of one kernel
         have one weight for all outputs.
     n_raw : int
-        K (1 + 2 dy) for a `MixtureLikelihood` of K components; or 2 dy for a
-        `GaussianLikelihood`, with the mixture's mean and deviation.
+        K (1 + 2 dy) for a `MixtureLikelihood` of K components, times the number of
+        readings; or 2 dy for a `GaussianLikelihood`, with the mixture's mean and
+        deviation.
     kernels : sequence of str, default=("matern52", "rbf", "matern12", "arcsine")
         A kernel for each hypothesis: "arcsine" (of an infinitely wide network),
         "matern12", "matern32", "matern52", "periodic", "rbf". A name may come twice.
@@ -85,6 +86,9 @@ class KernelNeuralProcess(NeuralProcess):
         An attribute as well; nothing is learned through these steps.
     correction_rows : int, default=512
         Rows of the context whose evidence corrections and steps see: the first ones.
+    n_readings : int, default=1
+        How often the network reads the context, each time other rows of it; every
+        reading has K hypotheses of its own.
     inference_rows : int, default=1024
         Rows of the context that the network reads: the first ones.
     mixture_rows : int, default=1024
@@ -134,6 +138,7 @@ class KernelNeuralProcess(NeuralProcess):
         n_corrections: int = 0,
         n_gradient_steps: int = 0,
         correction_rows: int = 512,
+        n_readings: int = 1,
         inference_rows: int = 1024,
         mixture_rows: int = 1024,
         exact_rows: int = 4096,
@@ -146,6 +151,7 @@ class KernelNeuralProcess(NeuralProcess):
             width=width,
             n_layers=n_layers,
             correction_rows=correction_rows,
+            n_readings=n_readings,
             inference_rows=inference_rows,
             mixture_rows=mixture_rows,
             exact_rows=exact_rows,
@@ -159,6 +165,7 @@ class KernelNeuralProcess(NeuralProcess):
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self.n_gradient_steps = n_gradient_steps
+        self.n_readings = n_readings
         self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
         self.exact_rows = exact_rows
         self.through_rows = through_rows
@@ -166,12 +173,13 @@ class KernelNeuralProcess(NeuralProcess):
         self.register_buffer("bands", bands, persistent=False)
         grid = torch.linspace(frequency_range[0], frequency_range[1], n_scanned)
         self.register_buffer("grid", grid, persistent=False)
-        self._is_mixture = n_raw == len(kernels) * (1 + 2 * n_targets)
+        n_components = len(kernels) * n_readings
+        self._is_mixture = n_raw == n_components * (1 + 2 * n_targets)
         if n_raw != 2 * n_targets and not self._is_mixture:
             raise ValueError(
                 f"a kernel predicts means and deviations: n_raw must be "
-                f"{2 * n_targets}, or {len(kernels) * (1 + 2 * n_targets)} for a "
-                f"mixture of {len(kernels)} components; got {n_raw}"
+                f"{2 * n_targets}, or {n_components * (1 + 2 * n_targets)} for a "
+                f"mixture of {n_components} components; got {n_raw}"
             )
         self.inference = KernelInference(
             len(kernels),
@@ -190,8 +198,10 @@ class KernelNeuralProcess(NeuralProcess):
     ) -> Conditioned:
         """Infer the kernels and condition them on the context."""
         x, y, mask = processes(context_x, context_y, context_mask)
-        hypotheses = self.infer_hypotheses(x, y, mask)
-        x, y, names = x.double(), y.double(), self.kernels
+        read = readings(x, y, mask, self.n_readings, self.inference_rows)
+        each = [self.infer_hypotheses(*rows) for rows in read]
+        hypotheses = Hypotheses(*(torch.cat(v, dim=1) for v in zip(*each, strict=True)))
+        x, y, names = x.double(), y.double(), self.kernels * self.n_readings
         if len(context_x) > 1 or x.shape[1] <= self.mixture_rows or not mask.all():
             return condition(names, hypotheses, x, y, mask)
         first = slice(0, self.mixture_rows)
@@ -211,9 +221,6 @@ class KernelNeuralProcess(NeuralProcess):
         mask: Bool[Tensor, "processes points"],
     ) -> Hypotheses:
         """Return hyper-parameters for each process, in float64."""
-        # Hyper-parameters are read off some rows; all are conditioned on.
-        first = slice(0, self.inference_rows)
-        x, y, mask = x[:, first], y[:, first], mask[:, first]
         x, y = x.to(self.inference.dtype), y.to(self.inference.dtype)
         guess = self.inference(x, y, mask)
         rows = slice(0, self.correction_rows)
@@ -301,7 +308,7 @@ class KernelNeuralProcess(NeuralProcess):
             v.unflatten(0, shape).permute(0, 3, 2, 1) for v in (mean, variance)
         )
         if self._is_mixture:
-            absent = len(self.kernels) - len(state.names)
+            absent = len(self.kernels) * self.n_readings - len(state.names)
             if absent:
                 # Hypotheses that were dropped stay as components without weight.
                 log_weights = functional.pad(log_weights, (0, absent), value=-torch.inf)

@@ -15,6 +15,7 @@ from skfunc.nn._kernel_inference import (
     KernelInference,
     RawHypotheses,
     ascend,
+    readings,
 )
 from skfunc.nn._kernel_mixture import (
     JITTER,
@@ -86,7 +87,7 @@ class KernelLabelProcess(NeuralProcess):
     kernels : sequence of str
         A kernel for each hypothesis, as in `KernelNeuralProcess`.
     width, n_layers, n_corrections, n_gradient_steps, correction_rows, \
-inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
+n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         As in `KernelNeuralProcess`.
 
     References
@@ -121,6 +122,7 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         n_corrections: int = 0,
         n_gradient_steps: int = 0,
         correction_rows: int = 512,
+        n_readings: int = 1,
         inference_rows: int = 1024,
         mixture_rows: int = 1024,
         exact_rows: int = 4096,
@@ -133,6 +135,7 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
             width=width,
             n_layers=n_layers,
             correction_rows=correction_rows,
+            n_readings=n_readings,
             inference_rows=inference_rows,
             mixture_rows=mixture_rows,
             exact_rows=exact_rows,
@@ -148,6 +151,7 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         self.kernels, self.min_std = tuple(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self.n_gradient_steps = n_gradient_steps
+        self.n_readings = n_readings
         self.inference_rows, self.mixture_rows = inference_rows, mixture_rows
         self.exact_rows, self.through_rows = exact_rows, through_rows
         self.register_buffer(
@@ -175,9 +179,11 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         count = context_mask.sum(1).clamp(min=1).to(y.dtype)
         shares = y.sum(1) / count.unsqueeze(-1)
         dtype = self.inference.dtype
-        hypotheses = self._infer_hypotheses(
-            x.to(dtype), y.to(dtype), context_mask, shares.to(dtype)
+        read = readings(
+            x.to(dtype), y.to(dtype), context_mask, self.n_readings, self.inference_rows
         )
+        each = [self._infer_hypotheses(*rows, shares.to(dtype)) for rows in read]
+        hypotheses = Hypotheses(*(torch.cat(v, dim=1) for v in zip(*each, strict=True)))
         x, y, shares = x.double(), y.double(), shares.double()
         if len(x) > 1 or x.shape[1] <= self.mixture_rows or not context_mask.all():
             return self._condition(hypotheses, x, y, context_mask, shares)
@@ -187,7 +193,8 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         self, hypotheses: Hypotheses, x: Tensor, y: Tensor, mask: Tensor, shares: Tensor
     ) -> Labelled:
         """Condition every hypothesis, and weigh it by labels left out."""
-        factor = self._factor(self.kernels, hypotheses, x, mask)
+        names = self.kernels * self.n_readings
+        factor = self._factor(names, hypotheses, x, mask)
         centred = blank(y - shares.unsqueeze(1), mask).unsqueeze(1)
         inverse = torch.cholesky_inverse(factor)
         alphas = inverse @ centred
@@ -199,9 +206,7 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         logs = self._log_probabilities(mean, variance, shares)
         right = (logs * y[:, None, None]).nan_to_num(neginf=0.0).sum((-1, -2))
         log_weights = torch.log_softmax(right.flatten(1), dim=1).view_as(right)
-        return Labelled(
-            self.kernels, hypotheses, x, mask, factor, alphas, shares, log_weights
-        )
+        return Labelled(names, hypotheses, x, mask, factor, alphas, shares, log_weights)
 
     def _condition_long(
         self, hypotheses: Hypotheses, x: Tensor, y: Tensor, shares: Tensor
@@ -212,7 +217,7 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         few = self._condition(hypotheses, x[:, first], y[:, first], some, shares)
         best = int(few.log_weights.logsumexp(-1).argmax())
         one = Hypotheses(*(v[:, best : best + 1] for v in hypotheses))
-        names = (self.kernels[best],)
+        names = (few.names[best],)
         log_weights = few.log_weights[:, best : best + 1].log_softmax(-1)
         centred = (y - shares.unsqueeze(1)).unsqueeze(1)
         if x.shape[1] <= self.exact_rows:
@@ -304,8 +309,6 @@ inference_rows, mixture_rows, exact_rows, through_rows, min_std, activation
         self, x: Tensor, y: Tensor, mask: Tensor, shares: Tensor
     ) -> Hypotheses:
         """Return hyper-parameters that all classes of a task have in common."""
-        first = slice(0, self.inference_rows)
-        x, y, mask = x[:, first], y[:, first], mask[:, first]
         n_classes = y.shape[2]
         spread = shares * (1.0 - shares)
         weights = spread / spread.sum(-1, keepdim=True).clamp(min=_TINY)

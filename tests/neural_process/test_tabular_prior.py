@@ -196,3 +196,19 @@ def test_draws_of_probabilities_have_the_prediction_as_their_mean(cancer):
     assert std[unsure, 0].mean() > 2 * std[~unsure, 0].mean()
     more = skfunc.NeuralProcessClassifier(n_draws=64).fit(X, y)
     assert more.predict_proba(X_new, return_std=True)[1].mean() < std.mean()
+
+
+def test_estimators_are_readings_that_compete(diabetes, cancer):
+    X, X_new, y, _ = diabetes
+    model = skfunc.NeuralProcessRegressor(n_estimators=3).fit(X[:100], y[:100])
+    assert model._state().evidence.shape == (1, 12)
+    mean, std = model.predict(X_new, return_std=True)
+    low, high = model.predict_interval(X_new, 0.8).T
+    assert ((low < mean) & (mean < high)).all()
+    assert (std > 0).all()
+    X, X_new, y, _ = cancer
+    classifier = skfunc.NeuralProcessClassifier(n_estimators=2).fit(X[:80], y[:80])
+    assert classifier._state().log_weights.shape[1] == 8
+    np.testing.assert_allclose(classifier.predict_proba(X_new).sum(axis=1), 1.0)
+    with pytest.raises(ValueError, match="n_estimators"):
+        skfunc.NeuralProcessRegressor(n_estimators=0).fit(X, y)

@@ -387,3 +387,29 @@ def test_periodic_hypotheses_look_about_the_peaks():
     frequencies = state.hypotheses.frequencies[0, [0, 2], 0]
     assert (frequencies - 4.4).abs().min() < 0.2
     assert (frequencies[0] - frequencies[1]).abs() > 0.1
+
+
+def test_readings_see_other_rows_and_their_hypotheses_compete():
+    likelihood = MixtureLikelihood(12, 1e-3)
+    made = KernelNeuralProcess(3, 1, likelihood.n_raw(1), width=16, n_readings=3)
+    draw_module(made, torch.Generator().manual_seed(0))
+    batch, plain = tasks(), network()
+    made = made.double()
+    state = encoded(made, batch)
+    assert state.evidence.shape == (3, 12)
+    for reading in range(3):
+        rows = [i for i in range(9) if (i + reading) % 5 > 0]
+        own = plain.infer_hypotheses(
+            batch.context_x[:, rows],
+            batch.context_y[:, rows, 0],
+            batch.context_mask[:, rows],
+        )
+        of_it = slice(4 * reading, 4 * reading + 4)
+        torch.testing.assert_close(state.hypotheses.scales[:, of_it], own.scales)
+    made.inference_rows = 4
+    longer = encoded(made, batch)
+    own = plain.infer_hypotheses(
+        batch.context_x[:, 4:8], batch.context_y[:, 4:8, 0], batch.context_mask[:, 4:8]
+    )
+    torch.testing.assert_close(longer.hypotheses.noise[:, 4:8], own.noise)
+    assert torch.isfinite(likelihood.log_prob(made(batch), batch.target_y)).all()
