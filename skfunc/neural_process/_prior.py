@@ -165,6 +165,11 @@ class NeuralProcessPrior:
             What the table is standardized by.
         **network_parameters
             Arguments of the network that are to differ.
+
+        Returns
+        -------
+        NeuralProcessPrior
+            Of that size.
         """
         content = self.for_any_table(**network_parameters)._content
         return NeuralProcessPrior(
@@ -183,6 +188,11 @@ class NeuralProcessPrior:
         ----------
         **network_parameters
             Arguments that are to differ, of no effect on the shapes of weights.
+
+        Returns
+        -------
+        NeuralProcessPrior
+            With the same weights.
         """
         content = self._content
         merged = {**content["network_parameters"], **network_parameters}
