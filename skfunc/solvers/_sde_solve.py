@@ -20,7 +20,7 @@ from skfunc.solvers._sde_gradients import (
     solve_recomputed,
     stacked,
 )
-from skfunc.solvers._sde_steps import SDE_METHODS, Parts, SDEField, SDEStep, Slopes
+from skfunc.solvers._sde_steps import SDE_METHODS, Parts, SDEField, SDEStep
 from skfunc.solvers._tableaus import HEUN, MIDPOINT
 from skfunc.solvers._torchsde import PREFIX, solve_by_torchsde
 
@@ -41,9 +41,23 @@ class SDESettings:
 
 
 class SDESolution(NamedTuple):
-    """States at the asked times, stacked along a first axis, and the report.
+    """States at the asked times, and the report.
 
-    ``y`` is a tensor, or a tuple of tensors where the first state was one.
+    Parameters
+    ----------
+    y : Tensor or tuple of Tensor
+        The states, stacked along a first axis; a tuple where the first state was one.
+    report : SolverReport
+        How the equation was solved.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skfunc.solvers import sdeint
+    >>> y0 = torch.zeros(2, 3)
+    >>> y, report = sdeint(lambda t, y: -y, 1.0, y0, [0.0, 0.5, 1.0], noise=0)
+    >>> y.shape, report.n_steps
+    (torch.Size([3, 2, 3]), 40)
     """
 
     y: Tensor | tuple[Tensor, ...]
@@ -70,13 +84,9 @@ def solve_sde(
 ) -> tuple[Parts, SolverReport]:
     """Return the stacked states and the report; warn of nothing."""
     known = _parameters(field, params)
-    recording = torch.is_grad_enabled()
-    if recording:
-        slopes = field(times[0], tuple(part.detach() for part in y0))
-        if settings.gradient != "backprop":
-            _check_reads(slopes, known, settings.gradient)
-        reads = (*y0, *known, *slopes.drift, slopes.diffusion)
-        recording = any(isinstance(x, Tensor) and x.requires_grad for x in reads)
+    recording = torch.is_grad_enabled() and _wants_gradient(
+        field, y0, times[0], settings.gradient, known
+    )
     if settings.method.startswith(PREFIX):
         return _solve_by_torchsde(field, y0, times, path, settings, known, recording)
 
@@ -157,11 +167,31 @@ def _parameters(field: SDEField, params: Iterable[Tensor]) -> tuple[Tensor, ...]
     return tuple(known.values())
 
 
-def _check_reads(slopes: Slopes, params: tuple[Tensor, ...], gradient: str) -> None:
-    for slope in (*slopes.drift, slopes.diffusion):
-        if isinstance(slope, Tensor) and slope.requires_grad:
+def _wants_gradient(
+    field: SDEField,
+    y0: Parts,
+    t0: float,
+    gradient: str,
+    params: tuple[Tensor, ...],
+) -> bool:
+    """Return whether the states depend on a tensor that wants a gradient.
+
+    Where the steps are taken again, raise if that tensor is not known.
+    """
+    known = any(x.requires_grad for x in (*y0, *params))
+    if known and gradient == "backprop":
+        return True
+    slopes = field(t0, tuple(part.detach() for part in y0))
+    read = [
+        x
+        for x in (*slopes.drift, slopes.diffusion)
+        if isinstance(x, Tensor) and x.requires_grad
+    ]
+    if gradient != "backprop":
+        for slope in read:
             # A view, for a slope that is itself a parameter has no history to search.
             check_reads(slope.view_as(slope), params, gradient)
+    return known or bool(read)
 
 
 def _solve_by_torchsde(

@@ -76,6 +76,7 @@ class SDEField:
         self.rate = rate
         self.mean = mean
         self.nfe = 0
+        self._has_mean = isinstance(mean, Tensor) or mean != 0.0
         self._dtype = y0[0].dtype
         self._device = y0[0].device
 
@@ -88,7 +89,8 @@ class SDEField:
         """Return the slopes, the pull included."""
         drift, diffusion = self.without_pull(t, y)
         if self.rate:
-            drift = (drift[0] - self.rate * (y[0] - self.mean), *drift[1:])
+            away = y[0] - self.mean if self._has_mean else y[0]
+            drift = (torch.sub(drift[0], away, alpha=self.rate), *drift[1:])
         return Slopes(drift, diffusion)
 
     def without_pull(self, t: float, y: Parts) -> Slopes:
@@ -277,8 +279,26 @@ class OUWeights(NamedTuple):
     """Weights of one step of dw = [-rate (w - m) + s u] dt + s dB with u held.
 
     ``w <- m + decay (w - m) + control s u + noise s xi`` with xi standard normal is its
-    exact transition. ``energy`` is ``(control / noise) ** 2``: half of it times
-    ``|u|^2`` is the divergence of that transition from the one with ``u = 0``.
+    exact transition.
+
+    Parameters
+    ----------
+    decay : float
+        Of the distance from the mean.
+    control : float
+        Of the drift besides the pull.
+    noise : float
+        Of the standard normal numbers.
+    energy : float
+        ``(control / noise) ** 2``: half of it times ``|u|^2`` is the divergence of the
+        transition from the one with ``u = 0``.
+
+    Examples
+    --------
+    >>> from skfunc.solvers import ou_weights
+    >>> weights = ou_weights(rate=2.0, h=0.1)
+    >>> round(weights.energy - (weights.control / weights.noise) ** 2, 12)
+    0.0
     """
 
     decay: float

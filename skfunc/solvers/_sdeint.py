@@ -45,6 +45,12 @@ def check_sde_method(method: str) -> str:
     ------
     ValueError
         If there is no such method; the message lists those there are.
+
+    Examples
+    --------
+    >>> from skfunc.solvers import check_sde_method
+    >>> check_sde_method("torchsde:srk")
+    'torchsde:srk'
     """
     valid = (*FIXED_SDE_METHODS, *ADAPTIVE_SDE_METHODS, *TORCHSDE_METHODS)
     if method not in valid:
