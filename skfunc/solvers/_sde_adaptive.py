@@ -50,7 +50,7 @@ class Holder:
         self.alive = alive if self.alive is None else self.alive & alive
         parts = []
         for a, b in zip(new, old, strict=True):
-            rows = self.alive.view(*self.alive.shape, *[1] * (a.ndim - 1))
+            rows = self.alive.reshape([*self.alive.shape, *[1] * (a.ndim - 1)])
             parts.append(torch.where(rows, a, b))
         return tuple(parts)
 
@@ -152,6 +152,7 @@ class DyadicIntegrator:
         ratios = [
             self.tolerance.norm((a - b) / self.tolerance.scale(start, b))
             for start, a, b in zip(y, coarse, fine, strict=True)
+            if start.numel()
         ]
-        ratio = torch.stack(ratios).amax().item()
+        ratio = torch.stack(ratios).amax().item() if ratios else 0.0
         return ratio if math.isfinite(ratio) else math.inf

@@ -213,7 +213,15 @@ def _solve_by_torchsde(
     states = solve_by_torchsde(
         field, settings.method, y0, times, n, path, params if adjoint else None
     )
+    finite = recording or all(torch.isfinite(part.sum()) for part in states[-1])
     nfe = field.nfe
-    n_taken = n * (len(times) - 1)
-    report = SolverReport(settings.method, float(nfe), nfe, None, n_taken, 0, "success")
+    report = SolverReport(
+        method=settings.method,
+        nfe=float(nfe),
+        nfe_max=nfe,
+        nfe_per_row=None,
+        n_steps=n * (len(times) - 1),
+        n_rejected=0,
+        status="success" if finite else "diverged",
+    )
     return stacked(states), report

@@ -143,8 +143,8 @@ def sdeint(
     SolverWarning
         If the adaptive method's evaluations ran out and it went on in equal steps
         (status ``"capped"``); or if entries of the state became infinite where no
-        gradient is recorded, and are held at their last finite value
-        (``"diverged"``): all that share an index along the first axis.
+        gradient is recorded (``"diverged"``). All that share an index along the first
+        axis are then held at their last finite value, but for torchsde's methods.
 
     Notes
     -----
@@ -275,5 +275,7 @@ def _describe(report: SolverReport, settings: SDESettings) -> str:
     else:
         text = f"{report.method} with n_steps={settings.n_steps} is unstable here."
     if report.status == "diverged":
-        text += " Some entries became infinite, and are held at their last value."
+        text += " Some entries became infinite"
+        by_torchsde = settings.method in TORCHSDE_METHODS
+        text += "." if by_torchsde else ", and are held at their last value."
     return text

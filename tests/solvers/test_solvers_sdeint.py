@@ -378,6 +378,24 @@ def test_what_becomes_infinite_is_held(method):
     assert 0 < (solution.y[-1, 0] - 0.1).abs().item() < 1
 
 
+def test_torchsde_says_what_became_infinite():
+    y0 = torch.full((2, 1), 40.0, dtype=torch.float64)
+    settings = {"noise": 0, "method": "torchsde:heun"}
+    with pytest.warns(SolverWarning, match="became infinite.$"):
+        solution = sdeint(lambda t, y: y**3, 0.1, y0, [0, 1], **settings)
+    assert solution.report.status == "diverged"
+
+
+@pytest.mark.parametrize("method", [*FIXED_SDE_METHODS, "adaptive_heun"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_states_without_axes_or_entries(method, shape, dtype):
+    y0 = torch.ones(shape, dtype=dtype)
+    y = sdeint(lambda t, y: -y, 0.1, y0, [0.0, 1.0], noise=0, method=method).y
+    assert y.shape == (2, *shape) and y.dtype == dtype
+    assert torch.isfinite(y).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
