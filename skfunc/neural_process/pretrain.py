@@ -34,6 +34,7 @@ from skfunc.nn import (
     TaskBatch,
     draw_module,
 )
+from skfunc.persistence import load
 from skfunc.training import StreamOptions, StreamTrainer, resolve_device
 
 # Seconds between two checkpoints, and steps between two lines of the log.
@@ -212,19 +213,33 @@ class Pretraining:
         return float(np.mean(losses))
 
     def start_from(self, path: Path) -> None:
-        """Take the averaged weights of another run, of the other task for instance.
+        """Take the weights of another run, or of a prior; the other task's will do.
+
+        Parameters
+        ----------
+        path : Path
+            A checkpoint, whose averaged weights are taken, or a saved prior
+            (``.safetensors``), such as those that the package ships.
 
         Raises
         ------
         ValueError
             If its network has inference of another shape.
         """
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        other = build_network(PretrainConfig(**state["config"]))
-        for parameter, value in zip(
-            other.parameters(), state["trainer"]["average"], strict=True
-        ):
-            parameter.data = value
+        other: Any
+        if path.suffix == ".safetensors":
+            loaded: Any = load(path)
+            other, card = loaded.network(), loaded.training
+            self.steps_before = card["steps"] + card["steps_before"]
+            self.seconds_before = 3600.0 * (card["hours"] + card["hours_before"])
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            other = build_network(PretrainConfig(**state["config"]))
+            averages = state["trainer"]["average"]
+            for parameter, value in zip(other.parameters(), averages, strict=True):
+                parameter.data = value
+            self.steps_before = state["trainer"]["step"] + state.get("steps_before", 0)
+            self.seconds_before = state["seconds"] + state.get("seconds_before", 0.0)
         try:
             if type(other) is type(self.network):
                 self.network.load_state_dict(other.state_dict(), strict=False)
@@ -232,8 +247,6 @@ class Pretraining:
         except RuntimeError as error:
             raise ValueError(f"{path} holds another network: {error}") from error
         self.trainer.average = [p.detach().clone() for p in self.trainer.parameters]
-        self.steps_before = state["trainer"]["step"] + state.get("steps_before", 0)
-        self.seconds_before = state["seconds"] + state.get("seconds_before", 0.0)
 
     def prior(self, n_corrections: int) -> NeuralProcessPrior:
         """Return the averaged weights as a prior for any table, in float16.
@@ -332,7 +345,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="file to go on from")
     add("--task", default="regression", choices=("regression", "classification"))
-    add("--start-from", type=Path, help="checkpoint of another run, for its weights")
+    add("--start-from", type=Path, help="checkpoint or prior, for its weights")
     add("--seconds", type=float, default=float("inf"), help="of this call")
     add("--steps", type=int, default=PretrainConfig.n_steps)
     add("--corrections", type=int, default=4, help="most of them that are trained")

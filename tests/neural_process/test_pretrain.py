@@ -93,3 +93,17 @@ def test_targets_of_unknown_classes_are_left_out():
     batch = labelled_batch(X, labels, 3, 3)
     assert batch.target_mask.tolist() == [[True, False, True]]
     assert batch.context_y.sum((0, 1)).tolist() == [2, 1, 0]
+
+
+def test_goes_on_from_a_prior_that_was_saved(tmp_path):
+    first = Pretraining(SMALL, CPU)
+    first.run(float("inf"))
+    first.prior(n_corrections=2).save(tmp_path / "prior.safetensors")
+    again = Pretraining(dataclasses.replace(SMALL, seed=1), CPU)
+    again.start_from(tmp_path / "prior.safetensors")
+    for mine, theirs in zip(weights(again), weights(first), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+    assert again.steps_before == 8
+    assert again.model_card()["steps"] == 0
+    again.run(float("inf"))
+    assert again.trainer.done
