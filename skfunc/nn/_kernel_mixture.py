@@ -169,6 +169,18 @@ def prior_variances(
     return torch.stack(variances, dim=1)
 
 
+def hide_padding(
+    matrices: Float[Tensor, "processes kernels points points"],
+    mask: Bool[Tensor, "processes points"],
+) -> Float[Tensor, "processes kernels points points"]:
+    """Return matrices with zeros in rows and columns of points that are not there."""
+    # Elsewhere the question would wait for the device.
+    if mask.device.type == "cpu" and mask.all():
+        return matrices
+    pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
+    return matrices.masked_fill(~pair, 0.0)
+
+
 def condition(
     names: tuple[str, ...],
     hypotheses: Hypotheses,
@@ -177,8 +189,7 @@ def condition(
     mask: Bool[Tensor, "processes points"],
 ) -> Conditioned:
     """Condition every hypothesis on a context, and compute its evidence."""
-    pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
-    kernel = kernel_matrices(names, hypotheses, x, x).masked_fill(~pair, 0.0)
+    kernel = hide_padding(kernel_matrices(names, hypotheses, x, x), mask)
     jitter = JITTER * prior_variances(names, hypotheses, x)
     diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
     # A row that is not there is an observation of its own: it explains nothing.
@@ -317,7 +328,6 @@ def evidence_slope(
     """
     if weights is None:
         y, weights = y.unsqueeze(-1), torch.ones_like(y[:, :1])
-    pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
     there = mask.unsqueeze(1)
     kernel = kernel_matrices(names, hypotheses, x, x)
     jitter = JITTER * prior_variances(names, hypotheses, x)
@@ -326,11 +336,11 @@ def evidence_slope(
     share = weights[:, None, None]
     with torch.no_grad():
         unit = torch.where(there, diagonal, torch.ones_like(diagonal))
-        whole = kernel.masked_fill(~pair, 0.0) + torch.diag_embed(unit)
+        whole = hide_padding(kernel, mask) + torch.diag_embed(unit)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole))
         alphas = inverse @ centred.masked_fill(~there.unsqueeze(-1), 0.0)
         slope = 0.5 * ((share * alphas) @ alphas.mT - inverse)
-        slope = slope.masked_fill(~pair, 0.0)
+        slope = hide_padding(slope, mask)
     of_kernel = (slope * kernel).sum()
     of_diagonal = (slope.diagonal(dim1=-2, dim2=-1) * diagonal).sum()
     of_mean = (share * alphas * centred).masked_fill(~there.unsqueeze(-1), 0.0).sum()

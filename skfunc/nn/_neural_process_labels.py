@@ -22,6 +22,7 @@ from skfunc.nn._kernel_mixture import (
     KERNELS,
     Hypotheses,
     evidence_slope,
+    hide_padding,
     kernel_matrices,
     prior_variances,
     project,
@@ -243,8 +244,7 @@ n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, act
         self, names: tuple[str, ...], hypotheses: Hypotheses, x: Tensor, mask: Tensor
     ) -> Float[Tensor, "tasks kernels points points"]:
         """Return the root of the context's covariance; padding is apart from it."""
-        pair = (mask.unsqueeze(1) & mask.unsqueeze(2)).unsqueeze(1)
-        kernel = kernel_matrices(names, hypotheses, x, x).masked_fill(~pair, 0.0)
+        kernel = hide_padding(kernel_matrices(names, hypotheses, x, x), mask)
         jitter = JITTER * prior_variances(names, hypotheses, x)
         diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
         diagonal = torch.where(mask.unsqueeze(1), diagonal, torch.ones_like(diagonal))
