@@ -432,6 +432,13 @@ class BaseNeuralProcess(FunctionEstimator):
             raise ValueError(f"prior_ predicts with likelihood={prior.likelihood!r}")
         if hasattr(self, "categories_"):
             check_encodings(self.categories_, n_features)
+        if hasattr(self, "columns_"):
+            n_columns = len(self.columns_) + len(self.missing_columns_)
+            if n_columns != prior.n_features:
+                raise ValueError(
+                    f"columns_ and missing_columns_ are {n_columns}; prior_ was made "
+                    f"for {prior.n_features}"
+                )
         check_shape("X_context_", self.X_context_, (n_rows, prior.n_features))
         check_shape("y_context_", self.y_context_, (n_rows, prior.n_targets))
         check_shape("std_scale_", self.std_scale_, (prior.n_targets,))

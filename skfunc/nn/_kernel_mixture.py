@@ -7,7 +7,7 @@ evidence of the context says how much each is to be believed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -127,6 +127,19 @@ KERNELS: dict[str, Callable[[Scaled], Tensor]] = {
 }
 
 
+def check_kernels(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of kernels.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown, or there are none.
+    """
+    if set(names) - set(KERNELS) or not names:
+        raise ValueError(f"kernels={list(names)!r} must name some of {sorted(KERNELS)}")
+    return tuple(names)
+
+
 def kernel_matrices(
     names: tuple[str, ...],
     hypotheses: Hypotheses,
@@ -181,6 +194,21 @@ def hide_padding(
     return matrices.masked_fill(~pair, 0.0)
 
 
+def covariance_factor(
+    names: tuple[str, ...],
+    hypotheses: Hypotheses,
+    x: Float[Tensor, "processes points features"],
+    mask: Bool[Tensor, "processes points"],
+) -> Float[Tensor, "processes kernels points points"]:
+    """Return the Cholesky factors of the context's covariance, noise included."""
+    kernel = hide_padding(kernel_matrices(names, hypotheses, x, x), mask)
+    jitter = JITTER * prior_variances(names, hypotheses, x)
+    diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
+    # A row that is not there is an observation of its own: it explains nothing.
+    diagonal = torch.where(mask.unsqueeze(1), diagonal, torch.ones_like(diagonal))
+    return torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
+
+
 def condition(
     names: tuple[str, ...],
     hypotheses: Hypotheses,
@@ -189,13 +217,8 @@ def condition(
     mask: Bool[Tensor, "processes points"],
 ) -> Conditioned:
     """Condition every hypothesis on a context, and compute its evidence."""
-    kernel = hide_padding(kernel_matrices(names, hypotheses, x, x), mask)
-    jitter = JITTER * prior_variances(names, hypotheses, x)
-    diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
-    # A row that is not there is an observation of its own: it explains nothing.
+    factor = covariance_factor(names, hypotheses, x, mask)
     there = mask.unsqueeze(1)
-    diagonal = torch.where(there, diagonal, torch.ones_like(diagonal))
-    factor = torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
     centred = (y.unsqueeze(1) - hypotheses.mean.unsqueeze(-1)).masked_fill(~there, 0.0)
     alphas = torch.cholesky_solve(centred.unsqueeze(-1), factor).squeeze(-1)
     halved = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -12,9 +12,9 @@ from torch.nn import functional
 from skfunc._shapes import Bool, Float
 from skfunc.nn._kernel_inference import KernelInference, RawHypotheses, ascend, readings
 from skfunc.nn._kernel_mixture import (
-    KERNELS,
     Conditioned,
     Hypotheses,
+    check_kernels,
     condition,
     condition_through,
     evidence_slope,
@@ -157,12 +157,7 @@ class KernelNeuralProcess(NeuralProcess):
             exact_rows=exact_rows,
             through_rows=through_rows,
         )
-        unknown = sorted(set(kernels) - set(KERNELS))
-        if unknown or not kernels:
-            raise ValueError(
-                f"kernels={list(kernels)!r} must name some of {sorted(KERNELS)}"
-            )
-        self.kernels, self.min_std = tuple(kernels), min_std
+        self.kernels, self.min_std = check_kernels(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self.n_gradient_steps = n_gradient_steps
         self.n_readings = n_readings

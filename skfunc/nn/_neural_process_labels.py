@@ -18,11 +18,10 @@ from skfunc.nn._kernel_inference import (
     readings,
 )
 from skfunc.nn._kernel_mixture import (
-    JITTER,
-    KERNELS,
     Hypotheses,
+    check_kernels,
+    covariance_factor,
     evidence_slope,
-    hide_padding,
     kernel_matrices,
     prior_variances,
     project,
@@ -142,14 +141,9 @@ n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, act
             exact_rows=exact_rows,
             through_rows=through_rows,
         )
-        unknown = sorted(set(kernels) - set(KERNELS))
-        if unknown or not kernels:
-            raise ValueError(
-                f"kernels={list(kernels)!r} must name some of {sorted(KERNELS)}"
-            )
         if n_raw != n_targets:
             raise ValueError(f"n_raw must be {n_targets}, the classes; got {n_raw}")
-        self.kernels, self.min_std = tuple(kernels), min_std
+        self.kernels, self.min_std = check_kernels(kernels), min_std
         self.n_corrections, self.correction_rows = n_corrections, correction_rows
         self.n_gradient_steps = n_gradient_steps
         self.n_readings = n_readings
@@ -195,7 +189,7 @@ n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, act
     ) -> Labelled:
         """Condition every hypothesis, and weigh it by labels left out."""
         names = self.kernels * self.n_readings
-        factor = self._factor(names, hypotheses, x, mask)
+        factor = covariance_factor(names, hypotheses, x, mask)
         centred = blank(y - shares.unsqueeze(1), mask).unsqueeze(1)
         inverse = torch.cholesky_inverse(factor)
         alphas = inverse @ centred
@@ -223,7 +217,7 @@ n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, act
         centred = (y - shares.unsqueeze(1)).unsqueeze(1)
         if x.shape[1] <= self.exact_rows:
             mask = torch.ones_like(x[..., 0], dtype=torch.bool)
-            factor = self._factor(names, one, x, mask)
+            factor = covariance_factor(names, one, x, mask)
             alphas = torch.cholesky_solve(centred, factor)
             return Labelled(names, one, x, mask, factor, alphas, shares, log_weights)
         seen = project(names, one, x, centred, self.through_rows)
@@ -239,16 +233,6 @@ n_readings, inference_rows, mixture_rows, exact_rows, through_rows, min_std, act
             log_weights,
             seen.inner,
         )
-
-    def _factor(
-        self, names: tuple[str, ...], hypotheses: Hypotheses, x: Tensor, mask: Tensor
-    ) -> Float[Tensor, "tasks kernels points points"]:
-        """Return the root of the context's covariance; padding is apart from it."""
-        kernel = hide_padding(kernel_matrices(names, hypotheses, x, x), mask)
-        jitter = JITTER * prior_variances(names, hypotheses, x)
-        diagonal = hypotheses.noise.square().unsqueeze(-1) + jitter
-        diagonal = torch.where(mask.unsqueeze(1), diagonal, torch.ones_like(diagonal))
-        return torch.linalg.cholesky(kernel + torch.diag_embed(diagonal))
 
     def decode(
         self,
