@@ -214,6 +214,11 @@ class BaseNeuralProcess(FunctionEstimator):
         if not isinstance(prior, NeuralProcessPrior):
             from skfunc.persistence import load
 
+            if not Path(prior).is_file():
+                raise FileNotFoundError(
+                    f"prior={self.prior!r} is neither 'tabular' nor 'self', and there "
+                    "is no such file"
+                )
             prior = load(prior)
             if not isinstance(prior, NeuralProcessPrior):
                 raise ValueError(f"prior={self.prior!r} holds no NeuralProcessPrior")

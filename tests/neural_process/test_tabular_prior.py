@@ -212,3 +212,9 @@ def test_estimators_are_readings_that_compete(diabetes, cancer):
     np.testing.assert_allclose(classifier.predict_proba(X_new).sum(axis=1), 1.0)
     with pytest.raises(ValueError, match="n_estimators"):
         skfunc.NeuralProcessRegressor(n_estimators=0).fit(X, y)
+
+
+def test_a_misspelt_prior_is_named(diabetes):
+    X, _, y, _ = diabetes
+    with pytest.raises(FileNotFoundError, match="'tabulr' is neither 'tabular' nor"):
+        skfunc.NeuralProcessRegressor("tabulr").fit(X, y)
