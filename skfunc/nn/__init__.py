@@ -5,6 +5,14 @@ leading axis.
 """
 
 from skfunc.nn._attention import AttentionBlock, InducingAttention, MultiHeadAttention
+from skfunc.nn._density_base import GaussianComponents
+from skfunc.nn._density_field import (
+    SMOOTH_ACTIVATIONS,
+    TraceField,
+    field_with_trace,
+    random_signs,
+)
+from skfunc.nn._density_flow import BaseRows, ContinuousFlow
 from skfunc.nn._fields import ConvField, MLPField, UserField
 from skfunc.nn._layers import (
     ACTIVATIONS,
@@ -67,15 +75,18 @@ __all__ = [
     "ACTIVATIONS",
     "AttentionBlock",
     "AttentiveNeuralProcess",
+    "BaseRows",
     "BinsLikelihood",
     "CategoricalLikelihood",
     "ConditionalNeuralProcess",
+    "ContinuousFlow",
     "ContinuousLikelihood",
     "Conv2d",
     "ConvField",
     "ConvolutionalGridNeuralProcess",
     "ConvolutionalNeuralProcess",
     "DiagonalNormal",
+    "GaussianComponents",
     "GaussianLikelihood",
     "GroupNorm",
     "ImageNeuralProcess",
@@ -93,8 +104,10 @@ __all__ = [
     "NEURAL_PROCESSES",
     "NeuralProcess",
     "ODENet",
+    "SMOOTH_ACTIVATIONS",
     "SolverOptions",
     "TaskBatch",
+    "TraceField",
     "TransformerNeuralProcess",
     "UserField",
     "activation_function",
@@ -103,7 +116,9 @@ __all__ = [
     "conditional_log_likelihood",
     "draw_module",
     "evidence_lower_bound",
+    "field_with_trace",
     "importance_weighted_log_likelihood",
     "pixel_coordinates",
+    "random_signs",
     "separate_log_likelihood",
 ]

@@ -1,0 +1,144 @@
+"""Continuous normalizing flows: rows carried to a base distribution and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skfunc._shapes import Float
+from skfunc.nn._density_field import (
+    FieldWithTrace,
+    TraceField,
+    field_with_trace,
+)
+from skfunc.nn._fields import UserField
+from skfunc.nn._odenet import SolverOptions
+from skfunc.solvers import Solution, SolverReport, odeint
+
+
+class BaseRows(NamedTuple):
+    """Rows carried to the base distribution.
+
+    `log_det` is the log of the map's volume change, and `kinetic` the squared speed
+    averaged over the path and the columns.
+    """
+
+    rows: Float[Tensor, "members rows size"]
+    log_det: Float[Tensor, "members rows"]
+    kinetic: Float[Tensor, "members rows"]
+    report: SolverReport
+
+
+class ContinuousFlow(nn.Module):
+    """The flow x' = v(t, x) from a base distribution at t = 0 to the data at t = 1.
+
+    Chen et al. 2018, Neural ordinary differential equations (arXiv 1806.07366), section
+    4: along a path ``d log p / dt = -tr dv/dx``.
+
+    Parameters
+    ----------
+    size : int
+        Width of the rows.
+    hidden_layer_sizes : sequence of 2 ints
+        Hidden widths of the field "mlp".
+    field : "mlp" or callable
+        `TraceField`, or what builds a module from the size.
+    activation : str
+        Name in `SMOOTH_ACTIVATIONS`, of the field "mlp".
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        hidden_layer_sizes: Sequence[int],
+        field: str | Callable[..., nn.Module],
+        activation: str,
+    ) -> None:
+        super().__init__()
+        if callable(field):
+            self.field: nn.Module = UserField(field, size)
+        elif field == "mlp":
+            self.field = TraceField(size, hidden_layer_sizes, activation)
+        else:
+            raise ValueError(
+                f"field={field!r} is unknown; choose 'mlp', or give a callable that "
+                "builds a torch.nn.Module from the rows' width"
+            )
+
+    def velocity(
+        self, t: Float[Tensor, "members rows 1"], x: Float[Tensor, "members rows size"]
+    ) -> Float[Tensor, "members rows size"]:
+        """Evaluate the field, each row at its own time."""
+        return self.field(t, x)
+
+    def to_base(
+        self,
+        x: Float[Tensor, "members rows size"],
+        solver: SolverOptions,
+        probe: Tensor | None = None,
+    ) -> BaseRows:
+        """Carry data to the base distribution, t from 1 to 0.
+
+        Parameters
+        ----------
+        x : Tensor of shape (members, rows, size)
+            Rows.
+        solver : SolverOptions
+            How to solve.
+        probe : Tensor, optional
+            Random signs that estimate the trace of a field without a closed form.
+        """
+        evaluate = self._with_trace(probe)
+        size = x.shape[-1]
+
+        def field(t: Tensor, state: Tensor) -> Tensor:
+            value, trace = evaluate(t, state[..., :size])
+            speed = (value * value).mean(-1, keepdim=True)
+            return torch.cat([value, trace.unsqueeze(-1), speed], dim=-1)
+
+        start = torch.cat([x, x.new_zeros(*x.shape[:-1], 2)], dim=-1)
+        solution = self._solve(field, start, (1.0, 0.0), solver)
+        end = solution.y[-1]
+        # Time runs backwards: the integral over it has the other sign.
+        return BaseRows(
+            end[..., :size], end[..., size], -end[..., size + 1], solution.report
+        )
+
+    def from_base(
+        self,
+        z: Float[Tensor, "members rows size"],
+        solver: SolverOptions,
+        times: Sequence[float] = (0.0, 1.0),
+    ) -> Solution:
+        """Carry base rows along the flow; without traces, so at less cost."""
+        return self._solve(self.field, z, times, solver)
+
+    def _with_trace(self, probe: Tensor | None) -> FieldWithTrace:
+        if isinstance(self.field, TraceField):
+            return self.field.with_trace()
+        return field_with_trace(self.field, probe)
+
+    def _solve(
+        self,
+        field: Callable[[Tensor, Tensor], Tensor],
+        start: Tensor,
+        times: Sequence[float],
+        solver: SolverOptions,
+    ) -> Solution:
+        return odeint(
+            field,
+            start,
+            times,
+            method=solver.method,
+            rtol=solver.rtol,
+            atol=solver.atol,
+            n_steps=solver.n_steps,
+            per_row=solver.per_row,
+            row_ndim=2,
+            max_nfe=solver.max_nfe,
+            last_only=len(times) == 2,
+        )
