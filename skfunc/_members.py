@@ -49,6 +49,9 @@ _SMALL_PREDICTION = 1e7
 _MAX_GRADIENT_NORM = 5.0
 # Smallest share of the mean weight: a row of less could vanish in single precision.
 _SMALLEST_WEIGHT = 1e-20
+# Rows farther than so many standard deviations from the training mean are moved there,
+# where sums and squares are still finite.
+_FARTHEST = 1e8
 # Work of a training step (rows x members x parameters) that is worth more threads.
 _SMALL_STEP = 2e8
 
@@ -308,7 +311,8 @@ class MemberNetworkEstimator(FunctionEstimator):
         unit = weights.mean()
         evidence = np.maximum(member_weights.sum(axis=1), 1.0)
         member_weights = _in_units(member_weights, unit)
-        alpha = float(self.alpha) * member_weights.sum(axis=1) / evidence
+        share = member_weights.sum(axis=1) / evidence
+        divergence, warmup = self._divergence() or (None, 0.0)
 
         def tensor(values: NDArray[Any]) -> Tensor:
             kind = torch.long if values.dtype.kind in "iu" else dtype
@@ -316,13 +320,15 @@ class MemberNetworkEstimator(FunctionEstimator):
 
         options = TrainingOptions(
             learning_rate=np.full(self.n_members, float(self.learning_rate_init)),
-            alpha=alpha,
+            alpha=float(self.alpha) * share,
             max_iter=epochs,
             batch_size=batch_size,
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
             max_gradient_norm=_MAX_GRADIENT_NORM,
             cuda_graph=getattr(self, "cuda_graph", False),
+            divergence_weight=None if divergence is None else divergence * share,
+            divergence_warmup=warmup,
         )
         watch = _EpochWatch(self, epochs, fixed, fit_data)
         step = min(batch_size, len(X)) * self.n_members * stack.n_parameters
@@ -344,15 +350,30 @@ class MemberNetworkEstimator(FunctionEstimator):
             )
             self._set_fitted(fixed | self._training_attributes(result))
             outputs = self._member_outputs(X)
-            self._finish_fit(outputs)
+            self._finish_fit(outputs, targets, member_weights * unit)
             if held_out is not None:
                 self._set_fitted(self._calibrate(outputs, held_out, targets))
         watch.close()
         if result.interrupted:
             raise KeyboardInterrupt
 
-    def _finish_fit(self, outputs: NDArray[np.float64]) -> None:
-        """Set what the members' outputs for the training rows tell."""
+    def _finish_fit(
+        self,
+        outputs: NDArray[np.float64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+    ) -> None:
+        """Set what the outputs tell for the training rows, of weights per member."""
+
+    def _divergence(self) -> tuple[float, float] | None:
+        """Return the factor on the divergence and its warm-up, if there is one."""
+        return None
+
+    def _scaled(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standardize rows to predict for."""
+        with np.errstate(over="ignore"):
+            scaled = (X - self.X_mean_) / self.X_scale_
+        return np.clip(scaled, -_FARTHEST, _FARTHEST)
 
     def _initial_parameters(
         self, stack: MemberStack, seeds: Sequence[int]

@@ -31,9 +31,6 @@ from skfunc.solvers import (
     check_method,
 )
 
-# Rows farther than so many standard deviations from the training mean are moved there,
-# where sums and squares are still finite.
-_FARTHEST = 1e8
 # Methods that take n_steps, and not a tolerance.
 _GRID_METHODS = {*FIXED_METHODS, *(f"torchdiffeq:{m}" for m in TORCHDIFFEQ_FIXED)}
 # Methods of predict when only a tolerance or only a number of steps is given.
@@ -337,15 +334,15 @@ class BaseODENet(MemberNetworkEstimator):
         if not isinstance(self._fit_report, dict):
             raise ValueError("the solver's report is missing")
 
-    def _finish_fit(self, outputs: NDArray[np.float64]) -> None:
-        super()._finish_fit(outputs)
+    def _finish_fit(
+        self,
+        outputs: NDArray[np.float64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+    ) -> None:
+        super()._finish_fit(outputs, targets, weights)
         self._fit_report = self.solver_report_
         self._runtime.report = None
-
-    def _scaled(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):
-            scaled = (X - self.X_mean_) / self.X_scale_
-        return np.clip(scaled, -_FARTHEST, _FARTHEST)
 
     def nfe(self, X: ArrayLike, rtol: float | None = None) -> NDArray[np.float64]:
         """Count evaluations of the field, row by row: the hard rows cost more.

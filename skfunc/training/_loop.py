@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skfunc._shapes import Float, Int
+from skfunc._shapes import Float
+from skfunc.training._batches import HeldOutRows, RowBatches
 from skfunc.training._cuda_graph import CapturedStep
 from skfunc.training._optimizer import MemberAdam, schedule_factor
 from skfunc.training._stack import MemberStack
@@ -21,7 +21,9 @@ MAX_RETRIES = 3
 # Rows times members that a held-out evaluation takes at once.
 _EVALUATION_ROWS = 16_384
 
-RowLoss = Callable[[nn.Module, Sequence[Tensor]], Float[Tensor, "members rows"]]
+# The loss of every row, (members, rows); or that and a term of each member, (members,),
+# the divergence of its posterior.
+TrainingLoss = Callable[[nn.Module, Sequence[Tensor]], Tensor | tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class TrainingOptions:
     stop_on_plateau: bool = True
     max_gradient_norm: float | None = None
     cuda_graph: bool = False
+    # Factor on each member's divergence, which is divided by the member's total weight,
+    # and the share of the epochs over which it rises from 0.
+    divergence_weight: np.ndarray | None = None
+    divergence_warmup: float = 0.0
 
 
 @dataclass
@@ -74,56 +80,6 @@ class TrainingResult:
     batch_size: int = 0
 
 
-class _RowBatches:
-    """Mini-batches of each member's own rows, in its own order."""
-
-    def __init__(
-        self,
-        weights: Tensor,
-        generators: Sequence[np.random.Generator],
-        batch_size: int,
-    ) -> None:
-        self.rows = [row.nonzero().flatten().cpu().numpy() for row in weights]
-        self.generators = list(generators)
-        self.n_rows = weights.shape[1]
-        longest = max(len(rows) for rows in self.rows)
-        self.full = longest <= batch_size
-        self.n_batches = max(1, math.ceil(longest / batch_size))
-        self.size = math.ceil(longest / self.n_batches)
-
-    def epoch(self) -> Int[np.ndarray, "members batches size"] | None:
-        """Return one epoch's positions, or None where a batch is all rows."""
-        if self.full:
-            return None
-        length = self.n_batches * self.size
-        orders = [
-            np.resize(generator.permutation(rows), length)
-            for rows, generator in zip(self.rows, self.generators, strict=True)
-        ]
-        return np.stack(orders).reshape(len(orders), self.n_batches, self.size)
-
-    def keep(self, members: np.ndarray) -> None:
-        """Keep the members at these positions."""
-        self.rows = [self.rows[i] for i in members]
-        self.generators = [self.generators[i] for i in members]
-
-
-class _HeldOut:
-    """The rows that judge each member, padded to one length."""
-
-    def __init__(self, weights: Tensor) -> None:
-        rows = [row.nonzero().flatten() for row in weights]
-        self.index = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        self.weights = weights.gather(1, self.index)
-        length = torch.arange(self.index.shape[1], device=weights.device)
-        sizes = torch.tensor([len(r) for r in rows], device=weights.device)
-        self.weights = self.weights * (length < sizes.unsqueeze(1))
-
-    def keep(self, members: Tensor) -> None:
-        """Keep the members at these positions."""
-        self.index, self.weights = self.index[members], self.weights[members]
-
-
 class _Trainer:
     """State of one training; `train` runs it."""
 
@@ -131,13 +87,13 @@ class _Trainer:
         self,
         stack: MemberStack,
         flat: Tensor,
-        loss: RowLoss,
+        loss: TrainingLoss,
         tensors: Sequence[Tensor],
         weights: Float[Tensor, "members rows"],
         seeds: Sequence[int],
         options: TrainingOptions,
         held_out_weights: Float[Tensor, "members rows"] | None,
-        held_out_loss: RowLoss,
+        held_out_loss: TrainingLoss,
         groups: np.ndarray | None,
     ) -> None:
         self.stack, self.loss, self.tensors = stack, loss, tensors
@@ -153,6 +109,11 @@ class _Trainer:
             / (weights > 0).sum(1, keepdim=True).clamp(min=1)
         )
         total = weights.sum(1).double().cpu().numpy()
+        self.divergence_factor: Tensor | None = None
+        if options.divergence_weight is not None:
+            factor = options.divergence_weight / np.maximum(total, 1e-300)
+            self.divergence_factor = torch.as_tensor(factor).to(flat)
+        self.warmed = torch.ones((), dtype=flat.dtype, device=flat.device)
         decay = torch.as_tensor(options.alpha / np.maximum(total, 1e-300))
         mask = stack.weight_mask()
         self.optimizer = MemberAdam(
@@ -161,8 +122,10 @@ class _Trainer:
             decay.reshape(-1, 1) * mask,
         )
         generators = [np.random.default_rng(seed) for seed in seeds]
-        self.batches = _RowBatches(weights, generators, options.batch_size)
-        self.held_out = None if held_out_weights is None else _HeldOut(held_out_weights)
+        self.batches = RowBatches(weights, generators, options.batch_size)
+        self.held_out = (
+            None if held_out_weights is None else HeldOutRows(held_out_weights)
+        )
         self.groups = np.arange(members) if groups is None else np.asarray(groups)
         self.active = np.arange(members)
         self.best_flat = flat.clone()
@@ -189,7 +152,13 @@ class _Trainer:
             batch = [x[index] for x in self.tensors]
             weights = self.weights.gather(1, index)
             count = index.shape[1]
-        return (self.loss(module, batch) * weights).sum(1) / count
+        value = self.loss(module, batch)
+        if isinstance(value, Tensor):
+            return (value * weights).sum(1) / count
+        rows, divergence = value
+        assert self.divergence_factor is not None
+        divergence = divergence * self.divergence_factor * self.warmed
+        return (rows * weights).sum(1) / count + divergence
 
     def update(self, index: Tensor | None, scale: float | Tensor) -> Tensor:
         """Make one optimizer step and return the loss before it."""
@@ -224,6 +193,8 @@ class _Trainer:
             scale = schedule_factor(
                 self.options.schedule, progress, self.options.warmup
             )
+            if self.options.divergence_warmup:
+                self.warmed.fill_(min(1.0, progress / self.options.divergence_warmup))
             batch = None if index is None else index[:, b]
             if self.options.cuda_graph and self.device.type == "cuda":
                 if self._captured is None:
@@ -254,6 +225,8 @@ class _Trainer:
             for start in range(0, held.index.shape[1], step):
                 index = held.index[:, start : start + step]
                 value = self.held_out_loss(module, [x[index] for x in self.tensors])
+                if not isinstance(value, Tensor):
+                    value = value[0]
                 weights = held.weights[:, start : start + step]
                 total += torch.where(weights > 0, value * weights, 0.0).sum(1)
         return (total / held.weights.sum(1)).double().cpu().numpy()
@@ -347,6 +320,8 @@ class _Trainer:
         keep = torch.as_tensor(positions, device=self.device)
         self.optimizer.keep(keep)
         self.weights = self.weights[keep]
+        if self.divergence_factor is not None:
+            self.divergence_factor = self.divergence_factor[keep]
         self.batches.keep(positions)
         if self.held_out is not None:
             self.held_out.keep(keep)
@@ -369,7 +344,7 @@ class _Trainer:
                 stacklevel=2,
             )
         self.warned = True
-        self.batches = _RowBatches(self.weights, self.batches.generators, size)
+        self.batches = RowBatches(self.weights, self.batches.generators, size)
 
     def result(self, interrupted: bool) -> TrainingResult:
         """Return the kept parameters and the record."""
@@ -391,14 +366,14 @@ class _Trainer:
 def train(
     stack: MemberStack,
     flat: Float[Tensor, "members parameters"],
-    loss: RowLoss,
+    loss: TrainingLoss,
     tensors: Sequence[Tensor],
     weights: Float[Tensor, "members rows"],
     *,
     seeds: Sequence[int],
     options: TrainingOptions,
     held_out_weights: Float[Tensor, "members rows"] | None = None,
-    held_out_loss: RowLoss | None = None,
+    held_out_loss: TrainingLoss | None = None,
     groups: np.ndarray | None = None,
     on_epoch_begin: Callable[[], None] | None = None,
     on_epoch: Callable[[TrainingResult], bool] | None = None,
@@ -413,7 +388,8 @@ def train(
         Where to start; its device and dtype are those of the training.
     loss : callable
         Takes the bound module and a list of tensors (members, rows, ...), and returns
-        the loss of every row, (members, rows).
+        the loss of every row, (members, rows); or that and a divergence of every
+        member, (members,), which `options.divergence_weight` weighs.
     tensors : sequence of Tensor of shape (rows, ...)
         The data, on the device.
     weights : Tensor of shape (members, rows)

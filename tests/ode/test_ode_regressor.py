@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.model_selection import train_test_split
 
 import skfunc
-from skfunc.ode._regressor import _log_variance
+from skfunc._member_regressor import log_variance
 
 
 @pytest.fixture(params=["one target", "two targets"])
@@ -181,7 +181,7 @@ def test_noise_far_from_the_data_stays_within_what_was_seen():
     seen = model.predict_std_parts(X)[1]
     far = model.predict_std_parts(50.0 * X)[1]
     assert np.ptp(seen) > 0.1
-    low, high = np.exp(0.5 * _log_variance(model.noise_range_)) * model.noise_scale_
+    low, high = np.exp(0.5 * log_variance(model.noise_range_)) * model.noise_scale_
     scale = model.y_scale_
     assert (far >= scale * np.sqrt(np.mean(low**2)) * (1 - 1e-12)).all()
     assert (far <= scale * np.sqrt(np.mean(high**2)) * (1 + 1e-12)).all()
