@@ -1,0 +1,320 @@
+"""Classifiers of images under corruption: rows, tables and the picture."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from _corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from _measure import cpu_seconds, expected_calibration_error, library_versions
+from _models import display_name, import_class
+from _peers import align_classes, log_loss
+from _rows import RowFile, row_key
+from _table import markdown
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+METRICS = ("error", "log_loss", "ece")
+TITLES = {"error": "error", "log_loss": "NLL", "ece": "ECE"}
+OURS = "SDEBNNClassifier"
+SDE_BNN = "skfunc.sde:SDEBNNClassifier"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Flattened rows in [0, 1], labels, and the shape of a row."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    image_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A classifier under a name; `build` takes the seed."""
+
+    name: str
+    label: str
+    build: Callable[[int], object]
+
+
+def sde_bnn():
+    """Return the class of the SDE-BNN, or None where there is none, with a notice."""
+    try:
+        return import_class(SDE_BNN)
+    except ImportError as error:
+        print(f"{OURS} is skipped, it cannot be imported ({error})", flush=True)
+        return None
+
+
+def with_known(estimator, **parameters):
+    """Set those parameters that the estimator has."""
+    known = estimator.get_params()
+    return estimator.set_params(**{k: v for k, v in parameters.items() if k in known})
+
+
+def dataset_name(base: str, kind: str, severity: int) -> str:
+    """Name of a corrupted set in the file of rows; severity 0 is the set itself."""
+    return f"{base}, {kind} {severity}" if severity else base
+
+
+def conditions() -> list[tuple[str, int]]:
+    """List all corruptions and severities, the clean images first."""
+    pairs = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES[1:]]
+    return [("", 0), *pairs]
+
+
+def run_candidate(
+    candidate: Candidate, base: str, images: Images, split: int, rows: RowFile
+) -> None:
+    """Fit once and judge under every corruption, unless all rows are there."""
+    fixed = {
+        "task": "classification",
+        "split": split,
+        "model": candidate.name,
+        "label": candidate.label,
+        "max_train": len(images.y),
+    }
+    names = {pair: dataset_name(base, *pair) for pair in conditions()}
+    done = rows.done(failures=False)
+    if all(row_key(fixed | {"dataset": name}) in done for name in names.values()):
+        return
+    fixed |= {
+        "n_train": len(images.y),
+        "n_test": len(images.y_test),
+        "n_features": images.X.shape[1],
+        "versions": library_versions(),
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for pair, figures in judge(candidate.build(split), images, split):
+                rows.append(fixed | figures | {"dataset": names[pair], "status": "ok"})
+                if pair == ("", 0):
+                    print(
+                        base,
+                        split,
+                        candidate.name,
+                        candidate.label,
+                        figures,
+                        flush=True,
+                    )
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        status = f"failed: {type(error).__name__}: {text}"
+        rows.append(fixed | {"dataset": base, "status": status})
+        print(base, split, candidate.name, candidate.label, status, flush=True)
+
+
+def judge(model, images: Images, seed: int):
+    """Fit and yield (corruption, severity) and figures, the clean images first.
+
+    The seed is that of the corruptions. CPU-seconds are those of the fit, and of the
+    fit with one prediction.
+    """
+    begin = cpu_seconds()
+    model.fit(images.X, images.y)
+    fit_s = cpu_seconds() - begin
+    classes = np.unique(np.concatenate([images.y, images.y_test]))
+    tests = images.X_test.reshape(-1, *images.image_shape)
+    for kind, severity in conditions():
+        X = corrupt(tests, kind, severity, seed) if severity else tests
+        begin = cpu_seconds()
+        proba = np.asarray(model.predict_proba(X.reshape(len(X), -1)))
+        predict_s = cpu_seconds() - begin
+        proba = align_classes(proba, model.classes_, classes)
+        right = classes[proba.argmax(axis=1)] == images.y_test
+        yield (
+            (kind, severity),
+            {
+                "accuracy": float(right.mean()),
+                "log_loss": float(log_loss(images.y_test, proba, classes)),
+                "ece": float(expected_calibration_error(proba.max(axis=1), right)),
+                "fit_s": fit_s,
+                "cpu_s": fit_s + predict_s,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Figures of models on one set, over the splits that all models share.
+
+    ``figures[metric]`` has shape (models, splits, corruptions, severities); at severity
+    0 all corruptions are the clean images.
+    """
+
+    models: list[str]
+    splits: list[str]
+    n_train: int
+    n_test: int
+    figures: dict[str, np.ndarray]
+    fit_s: np.ndarray
+    predict_s: np.ndarray
+
+
+def collect(rows: Iterable[dict], base: str, order: list[str]) -> Shift | None:
+    """Return the figures of the models that have complete splits, or None.
+
+    A model that has none of the splits of the others is left out. `order` is that of
+    the models in tables; names that it lacks come last.
+    """
+    cells: dict[str, dict[str, dict[str, dict]]] = {}
+    for row in rows:
+        if row["dataset"].split(", ")[0] == base and row["status"] == "ok":
+            name = display_name(row["model"], row["label"])
+            by_split = cells.setdefault(name, {}).setdefault(str(row["split"]), {})
+            by_split[row["dataset"]] = row
+    names = [dataset_name(base, *pair) for pair in conditions()]
+    complete = {
+        model: {s for s, found in splits.items() if all(n in found for n in names)}
+        for model, splits in cells.items()
+    }
+    most = max(map(len, complete.values()), default=0)
+    complete = {m: s for m, s in complete.items() if len(s) * 2 >= most and s}
+    shared = set.intersection(*complete.values()) if complete else set()
+    if not shared:
+        return None
+    splits = sorted(shared, key=int)
+    models = sorted(
+        complete, key=lambda m: (order.index(m) if m in order else len(order), m)
+    )
+
+    def values(figure: Callable[[dict], float]) -> np.ndarray:
+        return np.array(
+            [
+                [
+                    [
+                        [
+                            figure(cells[m][s][dataset_name(base, kind, severity)])
+                            for severity in SEVERITIES
+                        ]
+                        for kind in CORRUPTIONS
+                    ]
+                    for s in splits
+                ]
+                for m in models
+            ]
+        )
+
+    first = cells[models[0]][splits[0]][base]
+    fit = values(lambda row: row["fit_s"])[:, :, 0, 0]
+    return Shift(
+        models=models,
+        splits=splits,
+        n_train=int(first["n_train"]),
+        n_test=int(first["n_test"]),
+        figures={
+            "error": 1.0 - values(lambda row: row["accuracy"]),
+            "log_loss": values(lambda row: row["log_loss"]),
+            "ece": values(lambda row: row["ece"]),
+        },
+        fit_s=fit,
+        predict_s=values(lambda row: row["cpu_s"])[:, :, 0, 0] - fit,
+    )
+
+
+def report(shift: Shift) -> str:
+    """Return tables: clean and shifted means, by severity, by corruption."""
+    clean = {m: shift.figures[m][:, :, 0, 0] for m in METRICS}
+    shifted = {m: shift.figures[m][:, :, :, 1:].mean(axis=(2, 3)) for m in METRICS}
+    n = len(shift.splits)
+    lines = []
+    for i, model in enumerate(shift.models):
+        cells = [model]
+        for part in (clean, shifted):
+            error = 100 * part["error"][i]
+            spread = f" ± {error.std(ddof=1) / n**0.5:.2f}" if n > 1 else ""
+            cells += [f"{100 - error.mean():.2f}{spread}"]
+            cells += [f"{part[m][i].mean():.4f}" for m in ("log_loss", "ece")]
+        cells += [f"{s[i].mean():.3g}" for s in (shift.fit_s, shift.predict_s)]
+        lines.append(cells)
+    header = ["model", "accuracy, %", "NLL", "ECE"]
+    header += [f"shifted: {name}" for name in header[1:]]
+    parts = [markdown([*header, "fit, CPU-s", "predict, CPU-s"], lines)]
+    for metric in METRICS:
+        values = shift.figures[metric].mean(axis=(1, 2))
+        title = TITLES[metric]
+        parts += [
+            f"{title} by severity, a mean over corruptions:",
+            _by_model(shift.models, values, [str(s) for s in SEVERITIES], "severity"),
+            f"{title} by corruption, a mean over severities 1 to 5:",
+            _by_model(
+                shift.models,
+                shift.figures[metric][:, :, :, 1:].mean(axis=(1, 3)),
+                list(CORRUPTIONS),
+                "corruption",
+            ),
+        ]
+    return "\n\n".join(parts)
+
+
+def _by_model(models, values, columns, title) -> str:
+    is_best = values == values.min(axis=0)
+    lines = [
+        [
+            model,
+            *(f"**{v:.3f}**" if b else f"{v:.3f}" for v, b in zip(*line, strict=True)),
+        ]
+        for model, *line in zip(models, values, is_best, strict=True)
+    ]
+    return markdown([f"model, {title}", *columns], lines)
+
+
+def draw(
+    shifts: dict[str, Shift], path: Path, shown: Iterable[str] | None = None
+) -> None:
+    """Draw error, NLL and ECE against severity, a line of panels for each set.
+
+    `shown` names the models to draw, all by default.
+    """
+    figure, axes = plt.subplots(
+        len(shifts),
+        len(METRICS),
+        figsize=(9.5, 2.6 * len(shifts) + 0.9),
+        layout="constrained",
+        squeeze=False,
+    )
+    models = list(dict.fromkeys(m for shift in shifts.values() for m in shift.models))
+    if shown is not None:
+        chosen = set(shown)
+        models = [m for m in models if m in chosen]
+    for line, (base, shift) in zip(axes, shifts.items(), strict=True):
+        for axis, metric in zip(line, METRICS, strict=True):
+            for model, values in zip(shift.models, shift.figures[metric], strict=True):
+                if model not in models:
+                    continue
+                ours = model.startswith(OURS)
+                axis.plot(
+                    SEVERITIES,
+                    values.mean(axis=(0, 1)),
+                    "o-" if ours else ".-",
+                    color=f"C{models.index(model)}",
+                    linewidth=2.5 if ours else 1.2,
+                    label=model,
+                )
+            axis.set(title=f"{base}: {TITLES[metric]}", ylim=(0, None))
+            axis.set_xticks(SEVERITIES)
+    for axis in axes[-1]:
+        axis.set_xlabel("severity")
+    found: dict[str, object] = {}
+    for axis in axes[:, 0]:
+        handles, labels = axis.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
