@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from torch import nn
 from torch.nn import functional
 
@@ -54,6 +54,17 @@ class OneScalePerChannel:
         }
         X = (X - fixed["X_mean_"]) / fixed["X_scale_"]
         super()._fit_members(X, targets, weights, n_outputs, fixed, *rest, **options)
+
+
+class OneScale(TransformerMixin, BaseEstimator):
+    """Centre and scale all columns by one number each."""
+
+    def fit(self, X, y=None):
+        self.center_, self.scale_ = X.mean(), X.std() or 1.0
+        return self
+
+    def transform(self, X):
+        return (X - self.center_) / self.scale_
 
 
 def one_scale_per_channel(estimator_class: type) -> type:

@@ -161,15 +161,19 @@ class Shift:
     predict_s: np.ndarray
 
 
-def collect(rows: Iterable[dict], base: str, order: list[str]) -> Shift | None:
+def collect(
+    rows: Iterable[dict], base: str, order: list[str], n_train: int
+) -> Shift | None:
     """Return the figures of the models that have complete splits, or None.
 
-    A model that has none of the splits of the others is left out. `order` is that of
-    the models in tables; names that it lacks come last.
+    Rows of other numbers of training rows do not count. A model with less than half of
+    the splits of the fullest one is left out. `order` is that of the models in tables;
+    names that it lacks come last.
     """
     cells: dict[str, dict[str, dict[str, dict]]] = {}
     for row in rows:
-        if row["dataset"].split(", ")[0] == base and row["status"] == "ok":
+        is_base = row["dataset"].split(", ")[0] == base and row["n_train"] == n_train
+        if is_base and row["status"] == "ok":
             name = display_name(row["model"], row["label"])
             by_split = cells.setdefault(name, {}).setdefault(str(row["split"]), {})
             by_split[row["dataset"]] = row
