@@ -20,6 +20,8 @@ _PUBLIC = {
     "NeuralProcessRegressor": "skfunc.neural_process",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
+    "SDEBNNClassifier": "skfunc.sde",
+    "SDEBNNRegressor": "skfunc.sde",
     "load": "skfunc.persistence",
 }
 _MODULES = (
@@ -31,6 +33,7 @@ _MODULES = (
     "ode",
     "plotting",
     "predictive",
+    "sde",
     "solvers",
 )
 
@@ -45,6 +48,8 @@ __all__ = [
     "NeuralProcessRegressor",
     "ODENetClassifier",
     "ODENetRegressor",
+    "SDEBNNClassifier",
+    "SDEBNNRegressor",
     "__version__",
     "datasets",
     "decision",
@@ -55,6 +60,7 @@ __all__ = [
     "ode",
     "plotting",
     "predictive",
+    "sde",
     "solvers",
 ]
 
@@ -68,6 +74,7 @@ if TYPE_CHECKING:
         ode,
         plotting,
         predictive,
+        sde,
         solvers,
     )
     from skfunc.infinite_width import FiniteEnsemble, InfiniteWidthRegressor
@@ -80,6 +87,7 @@ if TYPE_CHECKING:
     )
     from skfunc.ode import ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load
+    from skfunc.sde import SDEBNNClassifier, SDEBNNRegressor
 
 
 def __getattr__(name: str) -> Any:

@@ -142,6 +142,9 @@ class MemberClassifier(FunctionClassifierMixin, MemberNetworkEstimator):
     def _class_probabilities(
         self, X: NDArray[np.float64], **options: Any
     ) -> NDArray[np.float64]:
-        logits = self._member_outputs(self._scaled(X), **options)
+        return self._probabilities(self._member_outputs(self._scaled(X), **options))
+
+    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return calibrated probabilities."""
         p = special.softmax(logits / self.temperature_, axis=-1)
         return (1.0 - self.label_noise_) * p + self.label_noise_ * self.class_prior_

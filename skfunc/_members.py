@@ -151,6 +151,8 @@ class _Runtime:
     def __init__(self) -> None:
         self.stack: MemberStack | None = None
         self.report: Any = None
+        # Of the last weight paths from the prior, where the members draw any.
+        self.divergence: Any = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Runtime)
@@ -180,8 +182,11 @@ class MemberNetworkEstimator(FunctionEstimator):
 
     def _training_loss(
         self, module: nn.Module, batch: Sequence[Tensor]
-    ) -> Float[Tensor, "members rows"]:
-        """Return what training minimizes, where it is not what rows are judged by."""
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return what training minimizes, where it is not what rows are judged by.
+
+        A second value of every member is its divergence, which `_divergence` weighs.
+        """
         return self._row_loss(module, batch)
 
     def _network_outputs(
@@ -305,6 +310,7 @@ class MemberNetworkEstimator(FunctionEstimator):
         seeds = member_seeds(random_state, self.n_members)
         member_weights, held_out = self._member_weights(X, labels, weights, fold_state)
         flat = self._initial_parameters(stack, seeds)
+        fixed = fixed | self._prepare(stack.module, random_state)
 
         # Weights of any magnitude become numbers around one; the penalty's share of a
         # member's loss is that of the given weights, but never more than one row's.
@@ -364,6 +370,12 @@ class MemberNetworkEstimator(FunctionEstimator):
         weights: NDArray[np.float64],
     ) -> None:
         """Set what the outputs tell for the training rows, of weights per member."""
+
+    def _prepare(
+        self, module: nn.Module, random_state: np.random.RandomState
+    ) -> dict[str, Any]:
+        """Ready a module for training; return attributes that this fixes."""
+        return {}
 
     def _divergence(self) -> tuple[float, float] | None:
         """Return the factor on the divergence and its warm-up, if there is one."""

@@ -39,6 +39,8 @@ ESTIMATORS = {
     "NeuralProcessRegressor": "skfunc.neural_process",
     "ODENetClassifier": "skfunc.ode",
     "ODENetRegressor": "skfunc.ode",
+    "SDEBNNClassifier": "skfunc.sde",
+    "SDEBNNRegressor": "skfunc.sde",
 }
 # Values that are no estimators: saved alone, or as a parameter or attribute of one.
 VALUES = {"NeuralProcessPrior": "skfunc.neural_process"}

@@ -21,6 +21,8 @@ ESTIMATORS = [
     skfunc.NeuralProcessRegressor("self", max_iter=20),
     skfunc.ODENetClassifier(),
     skfunc.ODENetRegressor(),
+    skfunc.SDEBNNClassifier(),
+    skfunc.SDEBNNRegressor(),
 ]
 
 

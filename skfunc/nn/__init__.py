@@ -5,7 +5,7 @@ leading axis.
 """
 
 from skfunc.nn._attention import AttentionBlock, InducingAttention, MultiHeadAttention
-from skfunc.nn._density_base import GaussianComponents
+from skfunc.nn._density_base import GaussianComponents, StackedComponents
 from skfunc.nn._density_field import (
     SMOOTH_ACTIVATIONS,
     TraceField,
@@ -13,6 +13,7 @@ from skfunc.nn._density_field import (
     random_signs,
 )
 from skfunc.nn._density_flow import BaseRows, ContinuousFlow
+from skfunc.nn._drifts import DRIFTS
 from skfunc.nn._fields import ConvField, MLPField, UserField
 from skfunc.nn._layers import (
     ACTIVATIONS,
@@ -55,7 +56,9 @@ from skfunc.nn._neural_process_objectives import (
 )
 from skfunc.nn._neural_process_transformer import TransformerNeuralProcess
 from skfunc.nn._odenet import ODENet, SolverOptions
+from skfunc.nn._sde_bnn import SDEBNN, PathOutputs, draw_sde_bnn
 from skfunc.nn._task_batch import TaskBatch
+from skfunc.nn._weight_process import PathOptions
 
 # Networks by the names that estimators give them; on images "convcnp" is the image's.
 NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
@@ -106,6 +109,7 @@ __all__ = [
     "ODENet",
     "SMOOTH_ACTIVATIONS",
     "SolverOptions",
+    "StackedComponents",
     "TaskBatch",
     "TraceField",
     "TransformerNeuralProcess",
@@ -121,4 +125,9 @@ __all__ = [
     "pixel_coordinates",
     "random_signs",
     "separate_log_likelihood",
+    "DRIFTS",
+    "SDEBNN",
+    "PathOptions",
+    "PathOutputs",
+    "draw_sde_bnn",
 ]
