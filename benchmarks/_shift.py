@@ -123,25 +123,29 @@ def judge(model, images: Images, seed: int):
     begin = cpu_seconds()
     model.fit(images.X, images.y)
     fit_s = cpu_seconds() - begin
-    classes = np.unique(np.concatenate([images.y, images.y_test]))
-    tests = images.X_test.reshape(-1, *images.image_shape)
     for kind, severity in conditions():
-        X = corrupt(tests, kind, severity, seed) if severity else tests
         begin = cpu_seconds()
-        proba = np.asarray(model.predict_proba(X.reshape(len(X), -1)))
-        predict_s = cpu_seconds() - begin
-        proba = align_classes(proba, model.classes_, classes)
-        right = classes[proba.argmax(axis=1)] == images.y_test
-        yield (
-            (kind, severity),
-            {
-                "accuracy": float(right.mean()),
-                "log_loss": float(log_loss(images.y_test, proba, classes)),
-                "ece": float(expected_calibration_error(proba.max(axis=1), right)),
-                "fit_s": fit_s,
-                "cpu_s": fit_s + predict_s,
-            },
-        )
+        figures = judge_fitted(model, images, kind, severity, seed)
+        cpu_s = fit_s + cpu_seconds() - begin
+        yield (kind, severity), figures | {"fit_s": fit_s, "cpu_s": cpu_s}
+
+
+def judge_fitted(
+    model, images: Images, kind: str, severity: int, seed: int
+) -> dict[str, float]:
+    """Return what the model's probabilities for corrupted test images are worth."""
+    X = images.X_test
+    if severity:
+        tests = X.reshape(-1, *images.image_shape)
+        X = corrupt(tests, kind, severity, seed).reshape(X.shape)
+    classes = np.unique(np.concatenate([images.y, images.y_test]))
+    proba = align_classes(np.asarray(model.predict_proba(X)), model.classes_, classes)
+    right = classes[proba.argmax(axis=1)] == images.y_test
+    return {
+        "accuracy": float(right.mean()),
+        "log_loss": float(log_loss(images.y_test, proba, classes)),
+        "ece": float(expected_calibration_error(proba.max(axis=1), right)),
+    }
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 Correctness on CUDA, speed ratios against the CPU, the CUDA graph, members in one pass,
 neural processes, MNIST in full, and kernels of wide networks, those that pool on
-CIFAR-10 among them.
+CIFAR-10 among them. `--images` is a run of its own: MNIST and CIFAR-10 in full, clean
+and corrupted, by the models of `sde_images.py`.
 Where there is no GPU it says so and runs the same code on the CPU with `--quick`, which
 shows that the script works and measures nothing of interest.
 
     python benchmarks/gpu.py
+    python benchmarks/gpu.py --images
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import copy
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from sklearn.datasets import make_classification, make_friedman1
 
 import cifar_kernels
 import large_n
+import sde_images
+from _shift import conditions, judge_fitted, with_known
 from mnist import SHARED, load
 from skfunc import (
     InfiniteWidthRegressor,
@@ -259,9 +264,49 @@ def cifar(table: Table, device: str, quick: bool) -> None:
             table.add(f"its test accuracy, {kind.upper()}, %", accuracy, remark)
 
 
+def corrupted_images(table: Table, device: str, quick: bool) -> None:
+    """Train on all images; judge all clean test images, and corrupted ones."""
+    rows, test_rows, shifted_rows = (64, 40, 8) if quick else (60_000, 10_000, 500)
+    channels, epochs = (4, 1) if quick else (64, 30)
+    for name, side in (("mnist", 28), ("cifar10", 16 if quick else 32)):
+        images = sde_images.load(name, rows, test_rows, side)
+        few = replace(
+            images,
+            X_test=images.X_test[:shifted_rows],
+            y_test=images.y_test[:shifted_rows],
+        )
+        found = sde_images.builders(images.image_shape, channels, device)
+        for (model_name, label), (_, build) in found.items():
+            model = with_known(
+                build(0),
+                max_iter=epochs,
+                batch_size=128,
+                cuda_graph=device == "cuda",
+            )
+            seconds = timed(lambda m=model, i=images: m.fit(i.X, i.y))
+            what = f"{name}, {len(images.y)} images: {model_name} {label}".rstrip()
+            clean = judge_fitted(model, images, "", 0, seed=0)
+            shifted = [
+                judge_fitted(model, few, kind, severity, seed=0)
+                for kind, severity in conditions()[1:]
+            ]
+            means = {key: np.mean([part[key] for part in shifted]) for key in clean}
+            remark = f"{epochs} epochs, {seconds:.0f} s"
+            for figures, where, said in (
+                (clean, "", remark),
+                (means, f", {len(few.y_test)} images corrupted", ""),
+            ):
+                table.add(
+                    f"{what}{where}: accuracy, %", 100 * figures["accuracy"], said
+                )
+                table.add(f"{what}{where}: NLL", figures["log_loss"])
+                table.add(f"{what}{where}: ECE", figures["ece"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--images", action="store_true", help="this part alone")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
@@ -269,17 +314,20 @@ def main() -> None:
     if device == "cpu" and not args.quick:
         raise SystemExit("there is no CUDA device here; --quick runs the code on CPU")
     table = Table()
-    correctness(table, device)
-    speed(table, device, args.quick)
-    neural_processes(table, device, args.quick)
-    mnist(table, device, args.quick)
-    kernels(table, device, args.quick)
-    many_rows(table, device, args.quick)
-    cifar(table, device, args.quick)
+    if not args.images:
+        correctness(table, device)
+        speed(table, device, args.quick)
+        neural_processes(table, device, args.quick)
+        mnist(table, device, args.quick)
+        kernels(table, device, args.quick)
+        many_rows(table, device, args.quick)
+        cifar(table, device, args.quick)
+    if args.images or args.quick:
+        corrupted_images(table, device, args.quick)
     if device == "cuda":
         RESULTS.mkdir(exist_ok=True)
         text = f"{name}, torch {torch.__version__}\n\n" + "\n".join(table.lines) + "\n"
-        (RESULTS / "gpu.md").write_text(text)
+        (RESULTS / f"gpu{'_images' * args.images}.md").write_text(text)
 
 
 if __name__ == "__main__":
