@@ -16,7 +16,7 @@ from skfunc._members import MemberNetworkEstimator, weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import check_integer, check_shape, check_weights
 from skfunc.base import FunctionRegressorMixin
-from skfunc.predictive import GaussianMixture
+from skfunc.predictive import GaussianMixture, Predictive
 
 # Log variances of standardized targets stay within this magnitude (std 3e-4 to 3e3).
 _LARGEST_LOG_VARIANCE = 16.0
@@ -52,7 +52,8 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
     """Base of regressors whose members say one or several functions each.
 
     A member's functions follow each other in what `_network_outputs` returns, of shape
-    (members * functions, rows, 2 targets): means, then what gives log variances.
+    (members * functions, rows, outputs): the targets' means, then what gives their log
+    variances.
     """
 
     @with_callbacks
@@ -96,7 +97,8 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         )
         rows = (rows - fixed["X_mean_"]) / fixed["X_scale_"]
         targets = (targets - fixed["y_mean_"]) / fixed["y_scale_"]
-        self._fit_members(rows, targets, weights, 2 * targets.shape[1], fixed, (X, y))
+        n_outputs = self._outputs_per_target() * targets.shape[1]
+        self._fit_members(rows, targets, weights, n_outputs, fixed, (X, y))
         return self
 
     @classmethod
@@ -112,8 +114,19 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         shape = (2, self.n_members, self.n_targets_)
         check_shape("noise_range_", self.noise_range_, shape)
 
+    def _outputs_per_target(self) -> int:
+        """Return 2: a mean and a log variance; what follows them is the subclass's."""
+        return 2
+
     def _n_outputs(self) -> int:
-        return 2 * self.n_targets_
+        return self._outputs_per_target() * self.n_targets_
+
+    def _moments(
+        self, outputs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return means, and what gives log variances."""
+        mean, raw, *_ = np.split(outputs, self._outputs_per_target(), axis=-1)
+        return mean, raw
 
     def _gaussian_losses(
         self,
@@ -133,7 +146,7 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         weights: NDArray[np.float64],
     ) -> None:
         super()._finish_fit(outputs, targets, weights)
-        raw = np.split(self._by_member(outputs), 2, axis=-1)[1]
+        _, raw = self._moments(self._by_member(outputs))
         self.noise_range_ = np.stack([raw.min(axis=(1, 2)), raw.max(axis=(1, 2))])
 
     def _by_member(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,7 +164,7 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         The variance of a held-out residual is that of the noise and of the spread of
         all functions, so that the spread is not counted twice in the mixture.
         """
-        mean, raw = np.split(self._by_member(outputs), 2, axis=-1)
+        mean, raw = self._moments(self._by_member(outputs))
         spread = mean.var(axis=(0, 1))
         members, rows = np.nonzero(held_out)
         weights = held_out[members, rows]
@@ -163,17 +176,20 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         ]
         return {"noise_scale_": np.asarray(scales)}
 
-    def _predictive(self, X: NDArray[np.float64], **options: Any) -> GaussianMixture:
+    def _predictive(self, X: NDArray[np.float64], **options: Any) -> Predictive:
         outputs = self._member_outputs(self._scaled(X), **options)
+        means, noise = self._functions(outputs)
+        return GaussianMixture(means, noise, squeeze=self.n_targets_ == 1)
+
+    def _functions(
+        self, outputs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return means and deviations of the noise in units of y."""
         outputs = np.clip(outputs, -_LARGEST_OUTPUT, _LARGEST_OUTPUT)
-        mean, raw = np.split(outputs, 2, axis=-1)
+        mean, raw = self._moments(outputs)
         # Far from the training rows a network's noise may be anything: it stays within
         # what the same network predicts for them.
         low, high = self.noise_range_[:, :, None, None]
         raw = np.clip(self._by_member(raw), low, high).reshape(raw.shape)
         noise = np.exp(0.5 * log_variance(raw)) * self.noise_scale_
-        return GaussianMixture(
-            self.y_mean_ + self.y_scale_ * mean,
-            self.y_scale_ * noise,
-            squeeze=self.n_targets_ == 1,
-        )
+        return self.y_mean_ + self.y_scale_ * mean, self.y_scale_ * noise

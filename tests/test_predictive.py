@@ -123,7 +123,7 @@ class TestGaussianMixture:
     def test_quantiles_do_not_depend_on_the_chunks(self, monkeypatch):
         value = mixture(rows=23)
         whole = value.quantiles(LEVELS)
-        monkeypatch.setattr("skfunc.predictive._gaussian_mixture._CHUNK", 150)
+        monkeypatch.setattr("skfunc.predictive._mixture._CHUNK", 150)
         np.testing.assert_array_equal(value.quantiles(LEVELS), whole)
 
     def test_quantiles_rise_with_the_level(self):

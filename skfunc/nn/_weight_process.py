@@ -255,5 +255,5 @@ def _follow_by_solver(
             if options.sticking:
                 held = control(times[i], y[0][i], True)
                 martingale = martingale + math.sqrt(energy) * (held * xi).sum(-1)
-    h = y[1][-1].flatten(0, 1)
-    return WeightPaths(h, y[0][-1], divergence, martingale, solution.report)
+    state = y[1][-1].flatten(0, 1)
+    return WeightPaths(state, y[0][-1], divergence, martingale, solution.report)

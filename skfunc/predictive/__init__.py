@@ -1,7 +1,7 @@
 """Predictive distributions as values.
 
-A regressor returns a `GaussianMixture` (one component per member, weight path or
-permutation), a `Gaussian` (a process with a covariance over rows) or a
+A regressor returns a `GaussianMixture` or `StudentMixture` (one component per member,
+weight path or permutation), a `Gaussian` (a process with a covariance over rows) or a
 `SampledProcess` (rows of any distribution, joint functions by drawing), a classifier a
 `Categorical`. What a user may ask of a prediction is computed here, once.
 
@@ -14,6 +14,7 @@ from skfunc.predictive._gaussian import Gaussian
 from skfunc.predictive._gaussian_mixture import GaussianMixture
 from skfunc.predictive._levels import coverage_levels
 from skfunc.predictive._sampled_process import Functions, Marginals, SampledProcess
+from skfunc.predictive._student_mixture import StudentMixture
 
 __all__ = [
     "Categorical",
@@ -22,7 +23,8 @@ __all__ = [
     "GaussianMixture",
     "Marginals",
     "SampledProcess",
+    "StudentMixture",
     "coverage_levels",
 ]
 
-Predictive = GaussianMixture | Gaussian | SampledProcess
+Predictive = GaussianMixture | StudentMixture | Gaussian | SampledProcess
