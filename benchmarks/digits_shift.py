@@ -56,7 +56,7 @@ DROPOUT = 0.4
 ODE_NET = "ODENetClassifier"
 ONE_SCALE = ", one scale"
 SINGLE, DEFAULT = "1 member", "8 members"
-EQUAL = "cost of the SDE-BNN" + ONE_SCALE
+EQUAL = " members for the cost of the SDE-BNN" + ONE_SCALE
 MOST_MEMBERS = 64
 DROPOUT_NAME = "MC dropout"
 
@@ -160,12 +160,19 @@ def main(arguments: list[str] | None = None) -> None:
                 run_candidate(candidate, BASE, images, seed, rows)
         members = members_of_equal_cost(rows.read())
         if members is not None and (not options.models or ODE_NET in options.models):
-            equal = Candidate(ODE_NET, EQUAL, partial(ode_net, ALIKE, members))
-            compared.insert(2, equal)
+            label = f"{members}{EQUAL}"
+            equal = Candidate(ODE_NET, label, partial(ode_net, ALIKE, members))
+            compared.append(equal)
             for seed in range(options.seeds):
                 run_candidate(equal, BASE, load(seed), seed, rows)
     order = [display_name(c.name, c.label) for c in compared]
-    shift = collect(rows.read(), BASE, order, len(load(0).y))
+    # Rows for a cost that the SDE-BNN no longer has are left out.
+    current = [
+        row
+        for row in rows.read()
+        if EQUAL not in row["label"] or row["label"] == f"{members}{EQUAL}"
+    ]
+    shift = collect(current, BASE, order, len(load(0).y))
     if shift is None:
         raise SystemExit("there is no complete row")
     equal_cost = "" if members is None else f" The SDE-BNN costs as {members} members."
