@@ -19,6 +19,7 @@ from _table import markdown
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 METRICS = ("error", "log_loss", "ece")
 TITLES = {"error": "error", "log_loss": "NLL", "ece": "ECE"}
@@ -287,7 +288,7 @@ def draw(
     figure, axes = plt.subplots(
         len(shifts),
         len(METRICS),
-        figsize=(9.5, 2.6 * len(shifts) + 0.9),
+        figsize=(9.5, 2.7 * len(shifts) + 1.0),
         layout="constrained",
         squeeze=False,
     )
@@ -306,11 +307,15 @@ def draw(
                     values.mean(axis=(0, 1)),
                     "o-" if ours else ".-",
                     color=f"C{models.index(model)}",
-                    linewidth=2.5 if ours else 1.2,
+                    linewidth=1.8 if ours else 1.2,
+                    zorder=3 if ours else 2,
                     label=model,
                 )
-            axis.set(title=f"{base}: {TITLES[metric]}", ylim=(0, None))
+            axis.set(title=f"{base}: {TITLES[metric]}", yscale="log")
             axis.set_xticks(SEVERITIES)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
     for axis in axes[-1]:
         axis.set_xlabel("severity")
     found: dict[str, object] = {}
@@ -321,7 +326,7 @@ def draw(
         list(found.values()),
         list(found),
         loc="outside lower center",
-        ncols=3,
+        ncols=2,
         fontsize=8,
     )
     figure.savefig(path, dpi=110)
