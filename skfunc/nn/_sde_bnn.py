@@ -43,22 +43,25 @@ class _Field:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.places = []
-        self.shapes, self.sizes = [], []
-        for path, value in module.named_parameters():
+        values = list(module.parameters())
+        self.shapes = [tuple(value.shape) for value in values]
+        self.sizes = [value.numel() for value in values]
+        # A parameter that a user's module ties to two places is set in both.
+        self.places: list[list[tuple[nn.Module, str]]] = [[] for _ in values]
+        position = {id(value): i for i, value in enumerate(values)}
+        for path, value in module.named_parameters(remove_duplicate=False):
             folder, _, leaf = path.rpartition(".")
-            self.places.append((module.get_submodule(folder), leaf))
-            self.shapes.append(tuple(value.shape))
-            self.sizes.append(value.numel())
+            place = (module.get_submodule(folder), leaf)
+            self.places[position[id(value)]].append(place)
 
     def __call__(
         self, t: Tensor, weights: Float[Tensor, "stack weights"], h: Tensor
     ) -> Tensor:
         parts = weights.split(self.sizes, dim=1)
-        for (owner, leaf), shape, part in zip(
-            self.places, self.shapes, parts, strict=True
-        ):
-            owner._parameters[leaf] = part.view(-1, *shape)
+        for places, shape, part in zip(self.places, self.shapes, parts, strict=True):
+            value = part.view(-1, *shape)
+            for owner, leaf in places:
+                owner._parameters[leaf] = value
         return self.module(t, h)
 
 
@@ -204,11 +207,12 @@ class SDEBNN(ODENet):
         if not self.gaussian_start:
             return w0.new_zeros(shape), none
         generator = torch.Generator(w0.device).manual_seed(options.seed)
-        noise = torch.empty(shape, dtype=w0.dtype, device=w0.device)
+        mirrored = options.antithetic and options.n_paths % 2 == 0
+        drawn = options.n_paths // 2 if mirrored else options.n_paths
+        noise = torch.empty((drawn, n_weights), dtype=w0.dtype, device=w0.device)
         noise.normal_(generator=generator)
-        if options.antithetic and options.n_paths % 2 == 0:
-            half = options.n_paths // 2
-            noise[:, half:] = -noise[:, :half]
+        # Shared by the members, as on the way.
+        noise = torch.cat([noise, -noise]) if mirrored else noise
         stationary = (2.0 * self.rate) ** -0.5
         mean = self._mean(w0, sigma)
         assert mean is not None
