@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -84,6 +85,7 @@ def run_candidate(
         "label": candidate.label,
         "max_train": len(images.y),
     }
+    title = (base, split, candidate.name, candidate.label)
     names = {pair: dataset_name(base, *pair) for pair in conditions()}
     done = rows.done(failures=False)
     if all(row_key(fixed | {"dataset": name}) in done for name in names.values()):
@@ -100,19 +102,12 @@ def run_candidate(
             for pair, figures in judge(candidate.build(split), images, split):
                 rows.append(fixed | figures | {"dataset": names[pair], "status": "ok"})
                 if pair == ("", 0):
-                    print(
-                        base,
-                        split,
-                        candidate.name,
-                        candidate.label,
-                        figures,
-                        flush=True,
-                    )
+                    print(*title, figures, flush=True)
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         status = f"failed: {type(error).__name__}: {text}"
         rows.append(fixed | {"dataset": base, "status": status})
-        print(base, split, candidate.name, candidate.label, status, flush=True)
+        print(*title, status, flush=True)
 
 
 def judge(model, images: Images, seed: int):
@@ -164,6 +159,7 @@ class Shift:
     figures: dict[str, np.ndarray]
     fit_s: np.ndarray
     predict_s: np.ndarray
+    left_out: list[str]
 
 
 def collect(
@@ -176,10 +172,13 @@ def collect(
     names that it lacks come last.
     """
     cells: dict[str, dict[str, dict[str, dict]]] = {}
+    left_out = []
     for row in rows:
-        is_base = row["dataset"].split(", ")[0] == base and row["n_train"] == n_train
-        if is_base and row["status"] == "ok":
-            name = display_name(row["model"], row["label"])
+        name = display_name(row["model"], row["label"])
+        of_base = row["dataset"].split(", ")[0] == base
+        if of_base and row["status"] != "ok":
+            left_out.append(f"{name}, split {row['split']}: {row['status']}")
+        elif of_base and row["n_train"] == n_train:
             by_split = cells.setdefault(name, {}).setdefault(str(row["split"]), {})
             by_split[row["dataset"]] = row
     names = [dataset_name(base, *pair) for pair in conditions()]
@@ -188,6 +187,11 @@ def collect(
         for model, splits in cells.items()
     }
     most = max(map(len, complete.values()), default=0)
+    left_out += [
+        f"{model}: {len(found)} of {most} splits"
+        for model, found in complete.items()
+        if len(found) < most
+    ]
     complete = {m: s for m, s in complete.items() if len(s) * 2 >= most and s}
     shared = set.intersection(*complete.values()) if complete else set()
     if not shared:
@@ -197,37 +201,32 @@ def collect(
         complete, key=lambda m: (order.index(m) if m in order else len(order), m)
     )
 
-    def values(figure: Callable[[dict], float]) -> np.ndarray:
-        return np.array(
-            [
-                [
-                    [
-                        [
-                            figure(cells[m][s][dataset_name(base, kind, severity)])
-                            for severity in SEVERITIES
-                        ]
-                        for kind in CORRUPTIONS
-                    ]
-                    for s in splits
-                ]
-                for m in models
-            ]
+    shape = (len(models), len(splits), len(CORRUPTIONS), len(SEVERITIES))
+    found = [
+        cells[model][split][dataset_name(base, kind, severity)]
+        for model, split, kind, severity in product(
+            models, splits, CORRUPTIONS, SEVERITIES
         )
+    ]
+
+    def values(name: str) -> np.ndarray:
+        return np.array([row[name] for row in found]).reshape(shape)
 
     first = cells[models[0]][splits[0]][base]
-    fit = values(lambda row: row["fit_s"])[:, :, 0, 0]
+    fit = values("fit_s")[:, :, 0, 0]
     return Shift(
         models=models,
         splits=splits,
         n_train=int(first["n_train"]),
         n_test=int(first["n_test"]),
         figures={
-            "error": 1.0 - values(lambda row: row["accuracy"]),
-            "log_loss": values(lambda row: row["log_loss"]),
-            "ece": values(lambda row: row["ece"]),
+            "error": 1.0 - values("accuracy"),
+            "log_loss": values("log_loss"),
+            "ece": values("ece"),
         },
         fit_s=fit,
-        predict_s=values(lambda row: row["cpu_s"])[:, :, 0, 0] - fit,
+        predict_s=values("cpu_s")[:, :, 0, 0] - fit,
+        left_out=left_out,
     )
 
 
@@ -263,6 +262,8 @@ def report(shift: Shift) -> str:
                 "corruption",
             ),
         ]
+    if shift.left_out:
+        parts += ["Not in the means:", "\n".join(f"- {t}" for t in shift.left_out)]
     return "\n\n".join(parts)
 
 

@@ -245,8 +245,13 @@ class TestShift:
         report = harness.shift.report(shift)
         assert report.index("| SDEBNNClassifier ") < report.index("| A ")
         assert "**0.105**" in report
+        assert "- B, split 0: failed: ArithmeticError: lost its mind" in report
         harness.shift.draw({"set": shift}, tmp_path / "picture.png")
         assert (tmp_path / "picture.png").stat().st_size > 10_000
+        self.run(harness, images, rows, ("A", Confident()), split=2)
+        shift = collect(rows.read(), "set", [], 40)
+        assert shift.splits == ["0", "1"]
+        assert "SDEBNNClassifier: 2 of 3 splits" in shift.left_out
         assert collect(rows.read(), "set", [], 41) is None
         assert collect(rows.read(), "another set", [], 40) is None
 
