@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class _Field:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        # Threads that predict with one model have other weights at the same time.
+        self.lock = threading.Lock()
         values = list(module.parameters())
         self.shapes = [tuple(value.shape) for value in values]
         self.sizes = [value.numel() for value in values]
@@ -58,11 +61,14 @@ class _Field:
         self, t: Tensor, weights: Float[Tensor, "stack weights"], h: Tensor
     ) -> Tensor:
         parts = weights.split(self.sizes, dim=1)
-        for places, shape, part in zip(self.places, self.shapes, parts, strict=True):
-            value = part.view(-1, *shape)
-            for owner, leaf in places:
-                owner._parameters[leaf] = value
-        return self.module(t, h)
+        with self.lock:
+            for places, shape, part in zip(
+                self.places, self.shapes, parts, strict=True
+            ):
+                value = part.view(-1, *shape)
+                for owner, leaf in places:
+                    owner._parameters[leaf] = value
+            return self.module(t, h)
 
 
 class SDEBNN(ODENet):
