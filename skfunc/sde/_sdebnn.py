@@ -344,3 +344,7 @@ class BaseSDEBNN(DepthEstimator):
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:
         return (*super()._fitted_attributes(), "kl_", "elbo_", "path_seed_")
+
+    def _check_fitted_state(self) -> None:
+        super()._check_fitted_state()
+        check_integer("path_seed_", self.path_seed_, low=0)
