@@ -283,12 +283,13 @@ class TestShift:
                 self.max_iter = max_iter
 
             def fit(self, X, y):
-                clock[0] += 5.0 + 0.01 * len(X) * self.max_iter
+                clock[0] += 0.05 * len(X) + 0.01 * len(X) * self.max_iter
                 return super().fit(X, y)
 
         monkeypatch.setattr(harness.sde_images, "cpu_seconds", lambda: clock[0])
         epochs = harness.sde_images.epochs_within(Counting(), images, 10.0)
-        assert epochs == 25
+        assert epochs == 20
+        assert harness.sde_images.epochs_within(Counting(), images, 1.0) == 1
 
 
 def test_images_are_averaged_and_in_range(harness, tmp_path, monkeypatch):
