@@ -1,8 +1,9 @@
-"""Base distributions of flows: mixtures of Gaussians, a kernel density among them."""
+"""Base distributions of flows: mixtures of Gaussians, kernel densities among them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -116,4 +117,59 @@ class GaussianComponents:
         for k in component.unique().tolist():
             chosen = component == k
             draws[chosen] += normal[chosen] @ self.cholesky[k].T
+        return draws
+
+
+class StackedComponents:
+    """Mixture of several `GaussianComponents`.
+
+    Smyth and Wolpert 1999, Linearly combining density estimators via stacking.
+
+    Parameters
+    ----------
+    parts : sequence of GaussianComponents
+        What is mixed.
+    shares : Tensor of shape (parts,)
+        Weights of the parts, summing to 1.
+    kernels : sequence of bool
+        Which parts are kernel densities, with a component at each training row.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[GaussianComponents],
+        shares: Float[Tensor, " parts"],
+        kernels: Sequence[bool],
+    ) -> None:
+        self.parts, self.shares, self.kernels = list(parts), shares, list(kernels)
+
+    def to(self, like: Tensor) -> StackedComponents:
+        """Return the same on a tensor's device and in its precision."""
+        parts = [part.to(like) for part in self.parts]
+        return StackedComponents(parts, self.shares.to(like), self.kernels)
+
+    def log_prob(
+        self,
+        x: Float[Tensor, "*rows size"],
+        left_out: Int[Tensor, "*rows"] | None = None,
+    ) -> Float[Tensor, "*rows"]:
+        """Return log densities; `left_out` holds for the kernel densities alone."""
+        logs = [
+            part.log_prob(x, left_out if is_kernel else None)
+            for part, is_kernel in zip(self.parts, self.kernels, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(logs, dim=-1) + self.shares.log(), dim=-1)
+
+    def sample(
+        self, n_samples: int, generator: torch.Generator
+    ) -> Float[Tensor, "n_samples size"]:
+        """Draw rows; the generator is on the same device."""
+        part = torch.multinomial(
+            self.shares, n_samples, replacement=True, generator=generator
+        )
+        draws = self.parts[0].means.new_empty(n_samples, self.parts[0].means.shape[1])
+        for k, components in enumerate(self.parts):
+            chosen = part == k
+            if chosen.any():
+                draws[chosen] = components.sample(int(chosen.sum()), generator)
         return draws

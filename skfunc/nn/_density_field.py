@@ -11,40 +11,46 @@ from torch.nn import functional
 
 from skfunc._shapes import Float
 from skfunc.nn._fields import TimeShift
-from skfunc.nn._layers import Linear, activation_gain
+from skfunc.nn._layers import Linear, activation_function, activation_gain
 
-Elementwise = Callable[[Tensor], Tensor]
 # A field's value and the trace of its Jacobian.
 FieldWithTrace = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _tanh_slope(x: Tensor) -> Tensor:
-    return 1.0 - torch.tanh(x) ** 2
+def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.tanh(x)
+    return value, 1.0 - value * value
 
 
-def _silu_slope(x: Tensor) -> Tensor:
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(x)
-    return gate * (1.0 + x * (1.0 - gate))
+    value = x * gate
+    return value, torch.addcmul(gate, value, 1.0 - gate)
 
 
-def _logistic_slope(x: Tensor) -> Tensor:
+def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     gate = torch.sigmoid(x)
-    return gate * (1.0 - gate)
+    return gate, gate * (1.0 - gate)
 
 
-def _gelu_slope(x: Tensor) -> Tensor:
+def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
+    below = 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
     density = torch.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    return 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))) + x * density
+    return x * below, torch.addcmul(below, x, density)
+
+
+def _softplus(x: Tensor) -> tuple[Tensor, Tensor]:
+    return functional.softplus(x), torch.sigmoid(x)
 
 
 # Activations whose slope is smooth, since the gradient of a trace has second
-# derivatives in it; with the slopes.
-SMOOTH_ACTIVATIONS: dict[str, tuple[Elementwise, Elementwise]] = {
-    "gelu": (functional.gelu, _gelu_slope),
-    "logistic": (torch.sigmoid, _logistic_slope),
-    "silu": (functional.silu, _silu_slope),
-    "softplus": (functional.softplus, torch.sigmoid),
-    "tanh": (torch.tanh, _tanh_slope),
+# derivatives in it; each with its value and slope at once.
+SMOOTH_ACTIVATIONS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "gelu": _gelu,
+    "logistic": _logistic,
+    "silu": _silu,
+    "softplus": _softplus,
+    "tanh": _tanh,
 }
 
 
@@ -71,7 +77,8 @@ class TraceField(nn.Module):
     ) -> None:
         super().__init__()
         first, second = hidden_layer_sizes
-        self.activation, self.slope = SMOOTH_ACTIVATIONS[activation]
+        self.activation = activation_function(activation)
+        self.value_and_slope = SMOOTH_ACTIVATIONS[activation]
         gain = activation_gain(activation)
         self.first = Linear(size, first)
         self.second = Linear(first, second, gain=gain)
@@ -93,10 +100,10 @@ class TraceField(nn.Module):
         coupling = self.second.weight * outer.transpose(-1, -2)
 
         def evaluate(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            first = self.times[0](t, self.first(x))
-            second = self.times[1](t, self.second(self.activation(first)))
-            trace = ((self.slope(first) @ coupling) * self.slope(second)).sum(-1)
-            return self.last(self.activation(second)), trace
+            x, slope = self.value_and_slope(self.times[0](t, self.first(x)))
+            x, second_slope = self.value_and_slope(self.times[1](t, self.second(x)))
+            trace = ((slope @ coupling) * second_slope).sum(-1)
+            return self.last(x), trace
 
         return evaluate
 

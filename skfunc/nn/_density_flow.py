@@ -23,12 +23,12 @@ class BaseRows(NamedTuple):
     """Rows carried to the base distribution.
 
     `log_det` is the log of the map's volume change, and `kinetic` the squared speed
-    averaged over the path and the columns.
+    averaged over the path and the columns, where it was asked for.
     """
 
     rows: Float[Tensor, "members rows size"]
     log_det: Float[Tensor, "members rows"]
-    kinetic: Float[Tensor, "members rows"]
+    kinetic: Float[Tensor, "members rows"] | None
     report: SolverReport
 
 
@@ -80,6 +80,8 @@ class ContinuousFlow(nn.Module):
         x: Float[Tensor, "members rows size"],
         solver: SolverOptions,
         probe: Tensor | None = None,
+        *,
+        kinetic: bool = False,
     ) -> BaseRows:
         """Carry data to the base distribution, t from 1 to 0.
 
@@ -91,22 +93,26 @@ class ContinuousFlow(nn.Module):
             How to solve.
         probe : Tensor, optional
             Random signs that estimate the trace of a field without a closed form.
+        kinetic : bool
+            Whether to integrate the squared speed too.
         """
         evaluate = self._with_trace(probe)
         size = x.shape[-1]
 
         def field(t: Tensor, state: Tensor) -> Tensor:
             value, trace = evaluate(t, state[..., :size])
-            speed = (value * value).mean(-1, keepdim=True)
-            return torch.cat([value, trace.unsqueeze(-1), speed], dim=-1)
+            parts = [value, trace.unsqueeze(-1)]
+            if kinetic:
+                parts.append((value * value).mean(-1, keepdim=True))
+            return torch.cat(parts, dim=-1)
 
-        start = torch.cat([x, x.new_zeros(*x.shape[:-1], 2)], dim=-1)
+        zeros = x.new_zeros(*x.shape[:-1], 2 if kinetic else 1)
+        start = torch.cat([x, zeros], dim=-1)
         solution = self._solve(field, start, (1.0, 0.0), solver)
         end = solution.y[-1]
         # Time runs backwards: the integral over it has the other sign.
-        return BaseRows(
-            end[..., :size], end[..., size], -end[..., size + 1], solution.report
-        )
+        energy = -end[..., size + 1] if kinetic else None
+        return BaseRows(end[..., :size], end[..., size], energy, solution.report)
 
     def from_base(
         self,
