@@ -10,6 +10,7 @@ __version__ = "0.1.0.dev0"
 # Public name -> module that defines it. Loaded on first use, since the estimators
 # import torch and `import skfunc` should not.
 _PUBLIC = {
+    "CNFDensity": "skfunc.ode",
     "FiniteEnsemble": "skfunc.infinite_width",
     "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
@@ -38,6 +39,7 @@ _MODULES = (
 )
 
 __all__ = [
+    "CNFDensity",
     "FiniteEnsemble",
     "ImageCompleter",
     "InfiniteWidthClassifier",
@@ -85,7 +87,7 @@ if TYPE_CHECKING:
         NeuralProcessPrior,
         NeuralProcessRegressor,
     )
-    from skfunc.ode import ODENetClassifier, ODENetRegressor
+    from skfunc.ode import CNFDensity, ODENetClassifier, ODENetRegressor
     from skfunc.persistence import load
     from skfunc.sde import SDEBNNClassifier, SDEBNNRegressor
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
+    "CNFDensity": "skfunc.ode",
     "FiniteEnsemble": "skfunc.infinite_width",
     "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",

@@ -10,6 +10,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import skfunc
 
 ESTIMATORS = [
+    skfunc.CNFDensity(max_iter=2, max_components=2),
+    skfunc.CNFDensity(base="normal", max_iter=2),
     skfunc.FiniteEnsemble(),
     skfunc.ImageCompleter(max_iter=5),
     skfunc.InfiniteWidthClassifier(),
