@@ -167,29 +167,38 @@ def _follow_exactly(
     path = SharedPath(options, z.shape, z)
     divergence = z.new_zeros(z.shape[:2])
     martingale = divergence
-    times = [
-        torch.full((), i * h, dtype=z.dtype, device=z.device) for i in range(n + 1)
-    ]
     for i in range(n):
         xi = path.increment(i * h, (i + 1) * h) * n**0.5
         new = z if mean is None else torch.sub(z, mean)
         new = new * weights.decay if mean is None else mean + new * weights.decay
         new = torch.add(new, xi, alpha=weights.noise)
         if control is not None:
-            u = control(times[i], z, False)
+            u = control(i * h, z, False)
             divergence = divergence + 0.5 * weights.energy * u.square().sum(-1)
             if options.sticking:
-                held = control(times[i], z, True)
+                held = control(i * h, z, True)
                 root = math.sqrt(weights.energy)
                 martingale = martingale + root * (held * xi).sum(-1)
             new = torch.add(new, u, alpha=weights.control)
-        first = field(times[i], z.flatten(0, 1), state)
-        guess = torch.add(state, first, alpha=h)
-        last = field(times[i + 1], new.flatten(0, 1), guess)
-        state = torch.add(state, first + last, alpha=0.5 * h)
+        state = heun(field, z.flatten(0, 1), new.flatten(0, 1), state, i, n)
         z = new
-    report = SolverReport("ou", 2.0 * n, 2 * n, None, n, 0, "success")
-    return WeightPaths(state, z, divergence, martingale, report)
+    return WeightPaths(state, z, divergence, martingale, exact_report(n))
+
+
+def heun(
+    field: StateField, start: Tensor, end: Tensor, state: Tensor, i: int, n: int
+) -> Tensor:
+    """Carry the state over step i of n by Heun's method."""
+    h = 1.0 / n
+    t0, t1 = (torch.full((), j * h).to(state) for j in (i, i + 1))
+    first = field(t0, start, state)
+    last = field(t1, end, torch.add(state, first, alpha=h))
+    return torch.add(state, first + last, alpha=0.5 * h)
+
+
+def exact_report(n_steps: int) -> SolverReport:
+    """Report exact steps of the weights, with Heun's of the state."""
+    return SolverReport("ou", 2.0 * n_steps, 2 * n_steps, None, n_steps, 0, "success")
 
 
 def _follow_by_solver(
