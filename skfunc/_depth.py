@@ -35,7 +35,8 @@ NETWORK_PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(64
 "tanh"}, default="silu"
         Activation inside the field.
     image_shape : tuple of int, default=None
-        (channels, height, width) of images that come as flattened rows."""
+        (channels, height, width) of images that come as flattened rows. The pixels of a
+        channel are then standardized together."""
 TRAINING_PARAMETERS = """alpha : float, default=1.0
         L2 penalty: the precision of a Gaussian prior on the weights. As in
         `MLPRegressor` it is divided by the sample size; it acts as weight decay.
@@ -107,18 +108,13 @@ class DepthEstimator(MemberNetworkEstimator):
                 "field='conv' needs image_shape=(channels, height, width), whose "
                 f"product is the width of X ({n_features})"
             )
-        if shape is not None and self.field == "mlp":
-            raise ValueError(
-                "image_shape needs field='conv', which is the default for images, or a "
-                "field of yours; field='mlp' takes rows as they are"
-            )
         check_option("warm_start", self.warm_start, (True, False))
 
     def _network_settings(self, n_features: int) -> dict[str, Any]:
         """Return the arguments of `skfunc.nn.ODENet`."""
-        field = self.field
+        field, shape = self.field, check_image_shape(self.image_shape, n_features)
         if isinstance(field, str) and field == "auto":
-            field = "mlp" if self.image_shape is None else "conv"
+            field = "mlp" if shape is None else "conv"
         return {
             "state_size": self.state_size,
             "hidden_layer_sizes": check_sizes(
@@ -127,13 +123,14 @@ class DepthEstimator(MemberNetworkEstimator):
             "n_augment": self.n_augment,
             "field": field,
             "activation": self.activation,
-            "image_shape": check_image_shape(self.image_shape, n_features),
+            # An MLP takes the pixels as they come.
+            "image_shape": None if field == "mlp" else shape,
         }
 
     def _numbers_per_row(self) -> int:
         width = self.state_size + self.n_augment
         widest = max(width, *check_sizes("hidden_layer_sizes", self.hidden_layer_sizes))
-        if self.image_shape is not None:
+        if self.image_shape is not None and self.field != "mlp":
             widest = width * int(np.prod(self.image_shape[1:]))
         return 8 * widest
 

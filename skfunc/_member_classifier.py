@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.nn import functional
 
-from skfunc._members import MemberNetworkEstimator, weighted_moments
+from skfunc._members import MemberNetworkEstimator
 from skfunc._shapes import Float
 from skfunc._validation import check_real, check_shape, check_weights
 from skfunc.base import FunctionClassifierMixin
@@ -76,7 +76,7 @@ class MemberClassifier(FunctionClassifierMixin, MemberNetworkEstimator):
             "class_prior_": (np.bincount(positions, weights) + 1.0)
             / (weights.sum() + len(classes)),
         }
-        fixed["X_mean_"], fixed["X_scale_"] = weighted_moments(rows, weights)
+        fixed["X_mean_"], fixed["X_scale_"] = self._input_moments(rows, weights)
         rows = (rows - fixed["X_mean_"]) / fixed["X_scale_"]
         self._fit_members(
             rows, positions, weights, len(classes), fixed, (X, y), labels=positions

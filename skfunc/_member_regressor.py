@@ -86,7 +86,7 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         targets = np.asarray(targets, dtype=np.float64)[counted]
         targets = targets.reshape(len(targets), -1)
         fixed: dict[str, Any] = {}
-        fixed["X_mean_"], fixed["X_scale_"] = weighted_moments(rows, weights)
+        fixed["X_mean_"], fixed["X_scale_"] = self._input_moments(rows, weights)
         fixed["y_mean_"], fixed["y_scale_"] = weighted_moments(targets, weights)
         fixed["n_targets_"] = targets.shape[1]
         fixed["noise_scale_"] = np.ones(targets.shape[1])

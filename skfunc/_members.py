@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from skfunc._shapes import Float
 from skfunc._validation import (
+    check_image_shape,
     check_integer,
     check_option,
     check_real,
@@ -76,6 +77,21 @@ def weighted_moments(
     # The mean of a constant column is the constant, not its rounded average.
     mean = np.where(np.ptp(values, axis=0) == 0, values[0], mean * largest)
     return mean, np.where(scale > 0, scale, 1.0)
+
+
+def pooled_moments(
+    values: NDArray[np.float64], weights: NDArray[np.float64], n_channels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return moments of the columns of flattened images, one pair for each channel.
+
+    A pixel that is nearly always dark has a tiny deviation of its own: any light there
+    would be huge.
+    """
+    n_pixels = values.shape[1] // n_channels
+    pixels = values.reshape(len(values), n_channels, n_pixels).swapaxes(1, 2)
+    repeated = np.repeat(weights, n_pixels)
+    mean, scale = weighted_moments(pixels.reshape(-1, n_channels), repeated)
+    return np.repeat(mean, n_pixels), np.repeat(scale, n_pixels)
 
 
 def _in_units(weights: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
@@ -355,7 +371,7 @@ class MemberNetworkEstimator(FunctionEstimator):
                 on_epoch=watch.end,
             )
             self._set_fitted(fixed | self._training_attributes(result))
-            outputs = self._member_outputs(X)
+            outputs = self._member_outputs(X, **self._fit_options())
             self._finish_fit(outputs, targets, member_weights * unit)
             if held_out is not None:
                 self._set_fitted(self._calibrate(outputs, held_out, targets))
@@ -377,9 +393,22 @@ class MemberNetworkEstimator(FunctionEstimator):
         """Ready a module for training; return attributes that this fixes."""
         return {}
 
+    def _fit_options(self) -> dict[str, Any]:
+        """Return options of the outputs that a fit is finished and calibrated by."""
+        return {}
+
     def _divergence(self) -> tuple[float, float] | None:
         """Return the factor on the divergence and its warm-up, if there is one."""
         return None
+
+    def _input_moments(
+        self, X: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what rows are standardized by; pixels share it within a channel."""
+        shape = check_image_shape(getattr(self, "image_shape", None), X.shape[1])
+        if shape is None:
+            return weighted_moments(X, weights)
+        return pooled_moments(X, weights, shape[0])
 
     def _scaled(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardize rows to predict for."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from skfunc._members import weighted_moments
+from skfunc._members import pooled_moments, weighted_moments
 from skfunc._validation import (
     check_image_shape,
     check_integer,
@@ -373,13 +373,7 @@ class BaseInfiniteWidth(FunctionEstimator):
         """Return means and scales of columns; images share those of a channel."""
         if self.image_shape is None:
             return weighted_moments(X, weight)
-        channels = self.image_shape[0]
-        pixels = X.reshape(len(X), channels, -1)
-        mean, scale = weighted_moments(
-            pixels.transpose(0, 2, 1).reshape(-1, channels),
-            np.repeat(weight, pixels.shape[2]),
-        )
-        return np.repeat(mean, pixels.shape[2]), np.repeat(scale, pixels.shape[2])
+        return pooled_moments(X, weight, self.image_shape[0])
 
     def _seen(self, X: Array) -> Array:
         """Return rows as the network sees them."""

@@ -24,8 +24,8 @@ from skfunc._validation import check_integer, check_option, check_real
 from skfunc.nn import DRIFTS, SDEBNN, PathOptions, PathOutputs, draw_sde_bnn
 from skfunc.solvers import check_sde_method
 
-# Paths of each member that judge its epochs.
-_JUDGING_PATHS = 8
+# Paths of each member that judge its epochs, and that calibrate it.
+_JUDGING_PATHS = 4
 
 _PARAMETERS = f"""{NETWORK_PARAMETERS}
     n_members : int, default=4
@@ -80,11 +80,11 @@ _PARAMETERS = f"""{NETWORK_PARAMETERS}
 _ATTRIBUTES = f"""{ATTRIBUTES}
     kl_ : float
         Divergence of the posterior over weight paths from the prior, nats, averaged
-        over the members and the paths of prediction.
+        over the members and some paths.
     elbo_ : float
         Evidence lower bound: the log likelihood of the rows that a member trained on,
-        summed by their weights and averaged over paths, less `kl_`; nats, averaged over
-        the members, before any calibration.
+        summed by their weights and averaged over the same paths, less `kl_`; nats,
+        averaged over the members, before any calibration.
     path_seed_ : int
         Seed of the noise of all weight paths."""
 _REFERENCES = """.. [1] W. Xu, R. T. Q. Chen, X. Li, D. Duvenaud, "Infinitely deep
@@ -244,6 +244,12 @@ class BaseSDEBNN(DepthEstimator):
     def _paths_per_member(self) -> int:
         return max(1, self.n_predict_paths // self.n_members)
 
+    def _judging_paths(self) -> int:
+        return min(_JUDGING_PATHS, self._paths_per_member())
+
+    def _fit_options(self) -> dict[str, Any]:
+        return {"n_paths": self._judging_paths()}
+
     def _paths(self, seed: int, n_paths: int, **changes: Any) -> PathOptions:
         settings: dict[str, Any] = {
             "method": self.solver,
@@ -293,7 +299,7 @@ class BaseSDEBNN(DepthEstimator):
         """Negative log density of each member's mixture over paths, which are fixed."""
         rows, targets = batch
         assert isinstance(module, SDEBNN)
-        n_paths = min(_JUDGING_PATHS, self._paths_per_member())
+        n_paths = self._judging_paths()
         found = module(rows, self._paths(module.first_seed, n_paths))
         losses = self._losses(found.outputs, targets)
         return math.log(n_paths) - torch.logsumexp(-losses, dim=1)

@@ -132,3 +132,18 @@ def test_images_get_the_convolutional_field_by_default():
             X, y
         )
         assert np.array_equal(left.parameters_, chosen.parameters_)
+
+
+@pytest.mark.parametrize("field", ["mlp", "conv"])
+def test_pixels_of_a_channel_are_standardized_together(field):
+    rng = np.random.default_rng(0)
+    X = rng.normal([1.0, 1.0, 5.0, 5.0] * 2, 1.0, size=(30, 8))
+    # A pixel that is nearly always dark.
+    X[1:, 0] = 0.0
+    model = skfunc.ODENetClassifier(
+        field=field, image_shape=(2, 2, 2), state_size=4, n_members=2, max_iter=1
+    ).fit(X, np.arange(30) % 2)
+    for channel in (slice(0, 4), slice(4, 8)):
+        np.testing.assert_allclose(model.X_mean_[channel], X[:, channel].mean())
+        np.testing.assert_allclose(model.X_scale_[channel], X[:, channel].std())
+    assert model.predict_proba(X).shape == (30, 2)
