@@ -263,7 +263,7 @@ def test_users_field_without_diffusion_is_its_ode_net():
 
 
 def gradient(options, **kind):
-    stack, flat, x = moved(drift="affine+lowrank", **kind)
+    stack, flat, x = moved(**({"drift": "affine+lowrank"} | kind))
     flat = flat.requires_grad_()
     found = stack.bind(flat)(x, options)
     loss = found.outputs.square().mean() + found.divergence.mean()
@@ -288,6 +288,26 @@ def test_checkpoints_give_the_same_gradient(kind, method):
     other, found = gradient(replace(options, gradient="checkpoint"), **kind)
     assert other == pytest.approx(loss, rel=1e-11)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("sigma", [0.3, None])
+@pytest.mark.parametrize("n_steps", [1, 2, 5])
+@pytest.mark.parametrize("sticking", [True, False])
+def test_affine_paths_have_the_gradient_of_automatic_differentiation(
+    sigma, n_steps, sticking
+):
+    kind = {"drift": "affine", "sigma": sigma, "rate": 0.7}
+    options = replace(OPTIONS, n_steps=n_steps, sticking=sticking)
+    loss, expected = gradient(replace(options, gradient="checkpoint"), **kind)
+    other, found = gradient(options, **kind)
+    assert other == pytest.approx(loss, rel=1e-11)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    stack, flat, x = moved(**kind)
+    with torch.no_grad():
+        plain = stack.bind(flat)(x, options)
+    recorded = stack.bind(flat.requires_grad_())(x, options)
+    for one, same in zip(plain[:3], recorded[:3], strict=True):
+        torch.testing.assert_close(one, same.detach(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["ou", "midpoint", "reversible_heun"])
