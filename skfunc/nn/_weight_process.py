@@ -190,7 +190,7 @@ def heun(
 ) -> Tensor:
     """Carry the state over step i of n by Heun's method."""
     h = 1.0 / n
-    kind = {"dtype": state.dtype, "device": state.device}
+    kind: dict[str, Any] = {"dtype": state.dtype, "device": state.device}
     t0, t1 = (torch.full((), j * h, **kind) for j in (i, i + 1))
     first = field(t0, start, state)
     last = field(t1, end, torch.add(state, first, alpha=h))
