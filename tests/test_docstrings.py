@@ -22,6 +22,7 @@ MODULES = (
     "skfunc.ode",
     "skfunc.plotting",
     "skfunc.predictive",
+    "skfunc.sde",
     "skfunc.solvers",
 )
 # numpydoc's checks that hold everywhere.

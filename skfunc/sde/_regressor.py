@@ -107,7 +107,6 @@ class SDEBNNRegressor(MemberRegressor, BaseSDEBNN):
         field: str | Callable[..., nn.Module] = "auto",
         activation: str = "silu",
         image_shape: Sequence[int] | None = None,
-        likelihood: str = "gaussian",
         n_members: int = 4,
         drift: str = "affine",
         rank: int = 16,
@@ -138,6 +137,7 @@ class SDEBNNRegressor(MemberRegressor, BaseSDEBNN):
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
+        likelihood: str = "gaussian",
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
