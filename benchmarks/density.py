@@ -1,4 +1,4 @@
-"""How likely are unseen rows under densities of twelve sets, beside peers?
+"""Compare the densities of unseen rows with those of peers, on twelve sets.
 
     python benchmarks/density.py
     python benchmarks/density.py --datasets moons power --models CNFDensity mixture-BIC
@@ -7,8 +7,8 @@ Every model sees the same training rows; zuko's flows train for as many CPU-seco
 `CNFDensity` took on the same split, so it runs first. The data lie in the folder
 ``SKFUNC_DATA`` (default ``../shared/data`` beside the repository). Every cell goes to
 ``benchmarks/results/density_rows.csv`` as soon as it is done, with the paired
-comparison of each model with `CNFDensity`, and a later run goes on from there. The table
-goes to ``benchmarks/results/density.md``.
+comparison of each model with `CNFDensity`, and a later run goes on from there. The
+table goes to ``benchmarks/results/density.md``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,55 +14,24 @@ from sklearn.base import (
 )
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
 
-from skfunc._validation import (
-    check_integer,
-    check_option,
-    check_real,
-    check_shape,
-    check_sizes,
-)
-from skfunc.base import FunctionEstimator
-from skfunc.nn import SMOOTH_ACTIVATIONS, ContinuousFlow, SolverOptions, draw_module
-from skfunc.ode._cnf_base import Base, Part
-from skfunc.ode._cnf_fit import (
-    FittedFlow,
-    carried,
-    drawn,
-    log_densities,
-)
-from skfunc.ode._cnf_plan import FitPlan, FlowChoice, fit_density
-from skfunc.ode._cnf_rows import (
-    PREPROCESSINGS,
-    RowMap,
-    fit_row_map,
-    rounding_gaps,
-    row_copies,
-    spread,
-)
-from skfunc.solvers import FIXED_METHODS, TORCHDIFFEQ_FIXED, check_method
-from skfunc.training import MemberStack, resolve_device, thread_limits
+from skfunc._validation import check_integer
+from skfunc.ode._cnf_documentation import document_density
+from skfunc.ode._cnf_estimator import BaseCNFDensity
+from skfunc.ode._cnf_fit import carried, drawn, log_densities
+from skfunc.ode._cnf_plan import fit_density
+from skfunc.ode._cnf_rows import RowMap, fit_row_map, rounding_gaps, row_copies, spread
+from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
 
-BASES = ("auto", "normal", "mixture", "kernel")
-METHODS = ("auto", "mle", "flow_matching", "hybrid")
-# Methods that take n_steps, and not a tolerance.
-_GRID_METHODS = {*FIXED_METHODS, *(f"torchdiffeq:{m}" for m in TORCHDIFFEQ_FIXED)}
 # Rows up to which a fit runs on one thread.
 _SMALL_FIT = 20_000
 
 
-class _Runtime:
-    """What is rebuilt on demand, never stored."""
-
-    def __init__(self) -> None:
-        self.stack: MemberStack | None = None
-
-
+@document_density
 class CNFDensity(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, FunctionEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseCNFDensity
 ):
     r"""Density of rows by a continuous normalizing flow.
 
@@ -75,107 +43,11 @@ class CNFDensity(
 
     Parameters
     ----------
-    base : {"auto", "normal", "mixture", "kernel"}, default="auto"
-        What the flow starts from. "mixture" is a Gaussian mixture by the Bayesian
-        information criterion, "kernel" a kernel density estimate with the bandwidth of
-        the best leave-one-out likelihood; each beside a wide background for rare rows.
-        "auto" stacks both, with shares by the likelihood of rows they did not see, and
-        compares that with a flow from a normal.
-    method : {"auto", "mle", "flow_matching", "hybrid"}, default="auto"
-        How the flow is trained: by maximum likelihood with an exact trace; by flow
-        matching [3]_, which is quicker and less exact; or by the one after the other.
-        "auto" is "hybrid" from a normal, else "mle" from the identity.
-    preprocessing : {"standardize", "whiten"}, default="standardize"
-        What is done to the columns first; its volume change is part of the density.
-    hidden_layer_sizes : sequence of 2 ints, default=(64, 64)
-        Widths of the field's two hidden layers.
-    activation : {"gelu", "logistic", "silu", "softplus", "tanh"}, default="silu"
-        Activation of the field.
-    field : "mlp" or callable, default="mlp"
-        The vector field. A callable is called with the rows' width and returns a
-        `torch.nn.Module` whose forward(t, x) has x's shape, each row by itself. While
-        it trains, its trace is estimated by a random probe beyond 10 columns; scores
-        are exact always.
-    max_components : int, default=15
-        Most Gaussians of the mixture.
-    solver : str, default="rk4"
-        "euler", "midpoint", "heun" or "rk4" on a fixed grid; "dopri5" or "tsit5" with
-        adaptive steps; or "torchdiffeq:METHOD".
-    n_steps : int, default=8
-        Least steps of a fixed-grid solver; training takes fewer. Fit doubles
-        them until log densities move by less than .001 in the mean.
-    rtol, atol : float, default=1e-5, 1e-5
-        Tolerances of an adaptive solver.
-    kinetic_penalty : float, default=0.0
-        Weight of the squared speed along a row's path in maximum likelihood [4]_.
-    alpha : float, default=1.0
-        L2 penalty, divided by the number of rows; it acts as weight decay.
-    batch_size : int, default=256
-        Rows per step.
-    learning_rate_init : float, default=5e-3
-        Peak learning rate of Adam; it warms up, then falls along half a cosine.
-    max_iter : int or "auto", default="auto"
-        Most steps of maximum likelihood; flow matching takes five times as many, at
-        less than a tenth of the cost each. "auto" is half the number of rows between
-        150 and 600, and a thirtieth of it from 18 000 rows on, at most 2000.
-    n_iter_no_change : int, default=25
-        Judgements on the held-out rows without progress after which a training ends.
-    validation_fraction : float, default=0.15
-        Rows kept out, to choose epoch, base and flow; from 50 rows on. Up to 5000 rows
-        the chosen ones are then fitted again to all rows.
-    dequantize : bool, default=True
-        Whether values of rounded columns are spread evenly over the gap around each.
-        See the notes.
-    verbose : bool, default=False
-        Whether to print the losses of every epoch.
-    random_state : int, RandomState or None, default=None
-        Initial weights, held-out rows, batches and noise.
-    device : str, default="auto"
-        Where to train: "auto" is CUDA where there is one. The fitted state is kept on
-        the CPU.
+    {parameters}
 
     Attributes
     ----------
-    has_flow_ : bool
-        Whether rows are carried at all: False where the base alone was better.
-    candidates_ : dict of str to float
-        Mean log likelihood of the held-out rows under each candidate, in units of the
-        preprocessed columns.
-    base_parts_ : list of dict
-        Parts of the base, each a mixture of Gaussians: `kind`, `means`, `weights`, and
-        Cholesky factors `cholesky` of the covariances.
-    base_shares_ : ndarray of shape (n_parts,)
-        Shares of the parts.
-    parameters_ : ndarray of shape (1, n_parameters)
-        Weights of the field.
-    n_steps_ : int
-        Steps of a fixed grid that scores take.
-    columns_ : ndarray of bool of shape (n_features,)
-        Columns with a density of their own; the others follow from them.
-    column_gaps_ : ndarray of shape (n_features,)
-        What the values of a rounded column were spread over; 0 for others.
-    X_mean_, X_scale_ : ndarray of shape (n_features,)
-        Moments of the columns.
-    forward_, backward_ : ndarray of shape (n_features_out, n_features_out)
-        Matrices to and from the preprocessed columns.
-    relation_ : ndarray of shape (n_features_out, n_features - n_features_out)
-        How the other columns, standardized, follow from those that were kept.
-    tolerance_ : float
-        Deviation from that relation that is rounding.
-    n_iter_ : int
-        Epochs of the kept flow, at least 1.
-    loss_curve_ : list of float
-        Its training losses, one per epoch.
-    validation_scores_ : list of float or None
-        Its mean held-out log likelihood, one per epoch.
-    n_retries_ : int
-        Restarts after a loss that was not finite.
-    solver_report_ : dict or None
-        The solve of the training rows: method, evaluations, steps, status.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where X had any.
+    {attributes}
 
     See Also
     --------
@@ -200,16 +72,7 @@ class CNFDensity(
 
     References
     ----------
-    .. [1] R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, "Neural
-           ordinary differential equations", 2018, arXiv:1806.07366.
-    .. [2] W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud,
-           "FFJORD: Free-form continuous dynamics for scalable reversible generative
-           models", 2019, arXiv:1810.01367.
-    .. [3] Y. Lipman, R. T. Q. Chen, H. Ben-Hamu, M. Nickel, M. Le, "Flow matching for
-           generative modeling", 2023, arXiv:2210.02747.
-    .. [4] C. Finlay, J.-H. Jacobsen, L. Nurbekyan, A. M. Oberman, "How to train your
-           neural ODE: the world of Jacobian and kinetic regularization", 2020,
-           arXiv:2002.02798.
+    {references}
 
     Examples
     --------
@@ -225,91 +88,6 @@ class CNFDensity(
     >>> bool(abs(model.inverse_transform(z) - X[:3]).max() < 1e-3)
     True
     """
-
-    _runtime: _Runtime
-
-    def __init__(
-        self,
-        *,
-        base: str = "auto",
-        method: str = "auto",
-        preprocessing: str = "standardize",
-        hidden_layer_sizes: Sequence[int] = (64, 64),
-        activation: str = "silu",
-        field: str | Callable[..., nn.Module] = "mlp",
-        max_components: int = 15,
-        solver: str = "rk4",
-        n_steps: int = 8,
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        kinetic_penalty: float = 0.0,
-        alpha: float = 1.0,
-        batch_size: int = 256,
-        learning_rate_init: float = 5e-3,
-        max_iter: int | Literal["auto"] = "auto",
-        n_iter_no_change: int = 25,
-        validation_fraction: float = 0.15,
-        dequantize: bool = True,
-        verbose: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
-    ) -> None:
-        self.base = base
-        self.method = method
-        self.preprocessing = preprocessing
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.field = field
-        self.max_components = max_components
-        self.solver = solver
-        self.n_steps = n_steps
-        self.rtol = rtol
-        self.atol = atol
-        self.kinetic_penalty = kinetic_penalty
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.n_iter_no_change = n_iter_no_change
-        self.validation_fraction = validation_fraction
-        self.dequantize = dequantize
-        self.verbose = verbose
-        self.random_state = random_state
-        self.device = device
-
-    def _check_parameters(self) -> None:
-        check_option("base", self.base, BASES)
-        check_option("method", self.method, METHODS)
-        check_option("preprocessing", self.preprocessing, PREPROCESSINGS)
-        sizes = check_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
-        if len(sizes) != 2:
-            raise ValueError(
-                "hidden_layer_sizes must have two entries, for which the trace has a "
-                f"closed form; got {self.hidden_layer_sizes!r}. For another network "
-                "give a field of yours"
-            )
-        check_option("activation", self.activation, sorted(SMOOTH_ACTIVATIONS))
-        if not callable(self.field):
-            check_option("field", self.field, ("mlp",))
-        try:
-            check_method(self.solver)
-        except ValueError as error:
-            raise ValueError(f"solver={self.solver!r}: {error}") from error
-        names = ("max_components", "n_steps", "batch_size", "n_iter_no_change")
-        for name in names:
-            check_integer(name, getattr(self, name))
-        if self.max_iter != "auto":
-            check_integer("max_iter", self.max_iter)
-        for name in ("rtol", "learning_rate_init"):
-            check_real(name, getattr(self, name), 0, inclusive=False)
-        for name in ("atol", "kinetic_penalty", "alpha"):
-            check_real(name, getattr(self, name), 0)
-        check_real(
-            "validation_fraction", self.validation_fraction, 0, 1, inclusive=False
-        )
-        for name in ("dequantize", "verbose"):
-            check_option(name, getattr(self, name), (True, False))
-        resolve_device(self.device)
 
     def fit(self, X: ArrayLike, y: Any = None) -> CNFDensity:
         """Fit the density of rows.
@@ -351,101 +129,6 @@ class CNFDensity(
         if choice.flow.interrupted:
             raise KeyboardInterrupt
         return self
-
-    def _plan(self, seed: int) -> FitPlan:
-        return FitPlan(
-            base=self.base,
-            method=self.method,
-            max_components=int(self.max_components),
-            solver=self._solver_options(int(self.n_steps)),
-            has_grid=self.solver in _GRID_METHODS,
-            alpha=float(self.alpha),
-            kinetic_penalty=float(self.kinetic_penalty),
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate_init),
-            max_iter=None if self.max_iter == "auto" else int(self.max_iter),
-            n_iter_no_change=int(self.n_iter_no_change),
-            validation_fraction=float(self.validation_fraction),
-            device=resolve_device(self.device),
-            seed=seed,
-            verbose=bool(self.verbose),
-        )
-
-    def _keep(self, row_map: RowMap, gaps: Array, choice: FlowChoice) -> None:
-        """Set the fitted attributes."""
-        flow = choice.flow
-        self.columns_ = row_map.kept
-        self.X_mean_, self.X_scale_ = row_map.mean, row_map.scale
-        self.forward_, self.backward_ = row_map.forward, row_map.backward
-        self.relation_, self.tolerance_ = row_map.relation, row_map.tolerance
-        self.column_gaps_ = gaps
-        self.base_parts_: list[dict[str, Any]] = [
-            {
-                "kind": part.kind,
-                "means": part.means,
-                "weights": part.weights,
-                "cholesky": part.cholesky,
-            }
-            for part in flow.base.parts
-        ]
-        self.base_shares_ = flow.base.shares
-        self.parameters_ = flow.parameters
-        self.has_flow_ = choice.has_flow
-        self.candidates_ = choice.candidates
-        self.n_steps_ = choice.n_steps
-        self.n_iter_ = max(1, len(flow.losses))
-        self.loss_curve_ = flow.losses
-        self.validation_scores_ = flow.validation_scores or None
-        self.n_retries_ = flow.n_retries
-        self.solver_report_ = choice.report
-        self._runtime = _Runtime()
-
-    def _build_stack(self, size: int) -> MemberStack:
-        def build() -> nn.Module:
-            return ContinuousFlow(
-                size,
-                hidden_layer_sizes=check_sizes(
-                    "hidden_layer_sizes", self.hidden_layer_sizes
-                ),
-                field=self.field,
-                activation=self.activation,
-            )
-
-        return MemberStack(build, draw_module)
-
-    def _solver_options(self, n_steps: int) -> SolverOptions:
-        own_step = self.solver not in _GRID_METHODS and ":" not in self.solver
-        return SolverOptions(
-            method=self.solver,
-            n_steps=n_steps,
-            rtol=float(self.rtol),
-            atol=float(self.atol),
-            per_row=own_step,
-        )
-
-    def _row_map(self) -> RowMap:
-        return RowMap(
-            self.columns_,
-            self.X_mean_,
-            self.X_scale_,
-            self.forward_,
-            self.backward_,
-            self.relation_,
-            self.tolerance_,
-        )
-
-    def _flow(self) -> FittedFlow:
-        parts = tuple(Part(**part) for part in self.base_parts_)
-        return FittedFlow(Base(parts, self.base_shares_), self.parameters_)
-
-    def _stack(self) -> MemberStack:
-        if self._runtime.stack is None:
-            self._runtime.stack = self._build_stack(self._n_features_out)
-        return self._runtime.stack
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.columns_.sum())
 
     def score_samples(self, X: ArrayLike) -> Array:
         """Return the log density of each row.
@@ -526,7 +209,7 @@ class CNFDensity(
         n_samples : int, default=1
             How many.
         times : array-like of shape (n_times,), default=(0, 0.25, 0.5, 0.75, 1)
-            Increasing times from 0, the base, to 1, the rows.
+            Times from 0, the base, to 1, the rows.
         random_state : int, RandomState or None, default=None
             Which; as in `sample`.
 
@@ -534,24 +217,23 @@ class CNFDensity(
         -------
         ndarray of shape (n_times, n_samples, n_features)
             In X's units.
+
+        Raises
+        ------
+        ValueError
+            If a time is outside [0, 1].
         """
         row_map = self._row_map_checked()
-        grid = [float(t) for t in np.asarray(times, dtype=np.float64)]
+        grid = np.asarray(times, dtype=np.float64).ravel()
+        if not ((grid >= 0) & (grid <= 1)).all():
+            raise ValueError(f"times must lie between 0 and 1; got {times!r}")
         base_rows = self._base_rows(n_samples, random_state)
-        if not self.has_flow_:
-            states = np.broadcast_to(base_rows, (len(grid), *base_rows.shape))
-        else:
-            # Times inside leave the grid between 0 and 1 as fine as it was.
-            inner = sorted({0.0, 1.0, *grid})
-            states = drawn(
-                self._stack(),
-                self.parameters_,
-                base_rows,
-                self._solver_options(self.n_steps_),
-                [*inner[:-1], 1.0] if len(inner) > 2 else [0.0, 0.5, 1.0],
-            )
-            inner = inner if len(inner) > 2 else [0.0, 0.5, 1.0]
-            states = states[[inner.index(t) for t in grid]]
+        states = np.broadcast_to(base_rows, (len(grid), *base_rows.shape))
+        if self.has_flow_:
+            solver = self._solver_options(self.n_steps_)
+            solved = sorted({0.0, 0.5, 1.0, *grid.tolist()})
+            path = drawn(self._stack(), self.parameters_, base_rows, solver, solved)
+            states = path[[solved.index(t) for t in grid.tolist()]]
         return np.stack([row_map.from_flow(state) for state in states])
 
     def _base_rows(
@@ -621,85 +303,3 @@ class CNFDensity(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64"]
         return tags
-
-    @classmethod
-    def _fitted_attributes(cls) -> tuple[str, ...]:
-        return (
-            "n_features_in_",
-            "feature_names_in_",
-            "has_flow_",
-            "candidates_",
-            "base_parts_",
-            "base_shares_",
-            "parameters_",
-            "n_steps_",
-            "columns_",
-            "column_gaps_",
-            "X_mean_",
-            "X_scale_",
-            "forward_",
-            "backward_",
-            "relation_",
-            "tolerance_",
-            "n_iter_",
-            "loss_curve_",
-            "validation_scores_",
-            "n_retries_",
-            "solver_report_",
-        )
-
-    def _check_fitted_state(self) -> None:
-        """Raise ValueError if loaded attributes do not make a fitted estimator."""
-        self._check_parameters()
-        n_features = check_integer("n_features_in_", self.n_features_in_)
-        check_integer("n_steps_", self.n_steps_)
-        check_real("tolerance_", self.tolerance_, 0)
-        if (
-            not isinstance(self.columns_, np.ndarray)
-            or self.columns_.dtype.kind != "b"
-            or self.columns_.shape != (n_features,)
-        ):
-            raise ValueError("columns_ must be an array of bool, one for each column")
-        check_option("has_flow_", self.has_flow_, (True, False))
-        size = check_integer("the number of columns_", self._n_features_out)
-        for name in ("X_mean_", "X_scale_", "column_gaps_"):
-            check_shape(name, getattr(self, name), (n_features,))
-        for name in ("forward_", "backward_"):
-            check_shape(name, getattr(self, name), (size, size))
-        check_shape("relation_", self.relation_, (size, n_features - size))
-        # On the meta device a network costs nothing, however large the file says it is.
-        with torch.device("meta"):
-            module = ContinuousFlow(
-                size,
-                hidden_layer_sizes=check_sizes(
-                    "hidden_layer_sizes", self.hidden_layer_sizes
-                ),
-                field=self.field,
-                activation=self.activation,
-            )
-        n_parameters = sum(value.numel() for value in module.parameters())
-        check_shape("parameters_", self.parameters_, (1, n_parameters))
-        if not isinstance(self.base_parts_, list) or not self.base_parts_:
-            raise ValueError("base_parts_ must be a list of parts")
-        check_shape("base_shares_", self.base_shares_, (len(self.base_parts_),))
-        for part in self.base_parts_:
-            if set(part) != {"kind", "means", "weights", "cholesky"}:
-                raise ValueError("a part of base_parts_ has other entries")
-            n_components = len(part["weights"])
-            check_shape("weights", part["weights"], (n_components,))
-            check_shape("means", part["means"], (n_components, size))
-            shared = len(part["cholesky"]) == 1
-            factors = 1 if shared else n_components
-            check_shape("cholesky", part["cholesky"], (factors, size, size))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without what is rebuilt on demand."""
-        state = dict(super().__getstate__())
-        state.pop("_runtime", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state."""
-        super().__setstate__(state)
-        if hasattr(self, "parameters_"):
-            self._runtime = _Runtime()

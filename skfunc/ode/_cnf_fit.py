@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -206,16 +206,12 @@ def enough_steps(
     n_steps = solver.n_steps or 1
     logs = log_densities(stack, flow, rows, solver)[0]
     for _ in range(_MOST_DOUBLINGS):
-        finer = _with_steps(solver, 2 * n_steps)
+        finer = replace(solver, n_steps=2 * n_steps)
         closer = log_densities(stack, flow, rows, finer)[0]
         if np.abs(closer - logs).mean() < _STEP_ERROR:
             break
         n_steps, logs = 2 * n_steps, closer
     return n_steps
-
-
-def _with_steps(solver: SolverOptions, n_steps: int) -> SolverOptions:
-    return SolverOptions(method=solver.method, n_steps=n_steps)
 
 
 def _print_epoch(result: TrainingResult) -> None:

@@ -181,7 +181,9 @@ def fit_density(
                 flow.epochs,
             )
             again.validation_scores = flow.validation_scores
-            flow = again
+            # A flow that was interrupted is worth less than one of fewer rows.
+            flow.interrupted = again.interrupted
+            flow = flow if again.interrupted else again
         if isinstance(form.forms[0], NormalForm):
             flow.base = form.fit(rows, plan.seed)
     return _settled(flow, candidates, rows[order[:_PROBE_ROWS]], plan, stack)
