@@ -54,6 +54,7 @@ FIGURES := --figures $(VENV)/bench
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/solvers.py
 	$(BIN)/python benchmarks/memory_depth.py
+	$(BIN)/python benchmarks/sde_solvers.py --quick
 	$(BIN)/python benchmarks/tabular.py
 	mkdir -p $(VENV)/bench
 	$(BIN)/python benchmarks/fit_time.py --repeats 1 $(SMALL)
