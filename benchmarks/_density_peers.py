@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
 MAX_COMPONENTS = 15
+COMPONENTS = [1, 2, 3, 4, 6, 8, 11, 15]
 BANDWIDTHS = np.geomspace(0.05, 2.0, 20)
 # Rows that the flows of other libraries keep out, to choose their epoch by.
 HELD_OUT = 0.15
@@ -41,6 +42,13 @@ class MixtureByCriterion:
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         return self.model.score_samples(X)
+
+
+def mixture_by_likelihood(seed: int, seconds: float) -> Any:
+    """Return a Gaussian mixture whose form five-fold cross-validation chooses."""
+    del seconds
+    grid = {"n_components": COMPONENTS, "covariance_type": ["full", "diag"]}
+    return GridSearchCV(GaussianMixture(random_state=seed), grid, cv=5)
 
 
 def kernel(seed: int, seconds: float) -> Any:
@@ -112,6 +120,7 @@ def cnf(seed: int, seconds: float) -> Any:
 MODELS: dict[str, Callable[[int, float], Any]] = {
     "CNFDensity": cnf,
     "mixture-BIC": MixtureByCriterion,
+    "mixture-CV": mixture_by_likelihood,
     "kernel-CV": kernel,
     "gaussian": gaussian,
     "zuko-NSF": lambda seed, seconds: ZukoFlow("nsf", seed, seconds),

@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 from skfunc import CNFDensity
 
 X, _ = make_moons(600, noise=0.08, random_state=0)
-flow = CNFDensity(base="normal", random_state=0).fit(X)
+flow = CNFDensity(base="normal", learning_rate_init=1e-2, random_state=0).fit(X)
 fresh, _ = make_moons(1000, noise=0.08, random_state=1)
 print(f"mean log density of unseen rows: {flow.score(fresh):.2f}")
 
