@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -32,17 +33,29 @@ def log_variance(raw: Any) -> Any:
     return _LARGEST_LOG_VARIANCE * tanh(raw / _LARGEST_LOG_VARIANCE)
 
 
+# Takes squared residuals and variances, returns a loss up to a constant, of each row.
+ResidualLoss = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+
+
+def gaussian_residual_loss(
+    squared: NDArray[np.float64], variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return twice the negative log density of Gaussian residuals."""
+    return np.log(variance) + squared / variance
+
+
 def _best_scale(
     squared: NDArray[np.float64],
     noise: NDArray[np.float64],
     spread: NDArray[np.float64],
     weights: NDArray[np.float64],
+    residual_loss: ResidualLoss,
 ) -> float:
     """Return the c whose variance c^2 noise + spread makes residuals most likely."""
 
     def loss(log_scale: float) -> float:
         variance = np.exp(2 * log_scale) * noise + spread
-        return np.average(np.log(variance) + squared / variance, weights=weights)
+        return np.average(residual_loss(squared, variance), weights=weights)
 
     best = optimize.minimize_scalar(loss, bounds=_LOG_NOISE_SCALES, method="bounded")
     return float(np.exp(best.x))
@@ -170,11 +183,23 @@ class MemberRegressor(FunctionRegressorMixin, MemberNetworkEstimator):
         weights = held_out[members, rows]
         squared = (targets[rows] - mean.mean(axis=1)[members, rows]) ** 2
         noise = np.exp(log_variance(raw)).mean(axis=1)[members, rows]
+        extra = self._by_member(outputs)[..., 2 * targets.shape[1] :].mean(axis=1)
+        extra = extra[members, rows]
         scales = [
-            _best_scale(squared[:, j], noise[:, j], spread[rows, j], weights)
+            _best_scale(
+                squared[:, j],
+                noise[:, j],
+                spread[rows, j],
+                weights,
+                self._residual_loss(extra, j),
+            )
             for j in range(targets.shape[1])
         ]
         return {"noise_scale_": np.asarray(scales)}
+
+    def _residual_loss(self, extra: NDArray[np.float64], target: int) -> ResidualLoss:
+        """Return the loss of a target's residuals, given what outputs say besides."""
+        return gaussian_residual_loss
 
     def _predictive(self, X: NDArray[np.float64], **options: Any) -> Predictive:
         outputs = self._member_outputs(self._scaled(X), **options)

@@ -13,7 +13,7 @@ from scipy import special
 from torch import Tensor, nn
 from torch.distributions import StudentT
 
-from skfunc._member_regressor import MemberRegressor, log_variance
+from skfunc._member_regressor import MemberRegressor, ResidualLoss, log_variance
 from skfunc._shapes import Float
 from skfunc._validation import check_option
 from skfunc.predictive import Predictive, StudentMixture
@@ -107,10 +107,10 @@ class SDEBNNRegressor(MemberRegressor, BaseSDEBNN):
         field: str | Callable[..., nn.Module] = "auto",
         activation: str = "silu",
         image_shape: Sequence[int] | None = None,
-        n_members: int = 4,
+        n_members: int = 8,
         drift: str = "affine",
         rank: int = 16,
-        sigma: float | Literal["auto"] = 0.1,
+        sigma: float | Literal["auto"] = "auto",
         mean_reversion: float = 1.0,
         prior_mean: str = "initial",
         initial_weights: str = "point",
@@ -197,6 +197,19 @@ class SDEBNNRegressor(MemberRegressor, BaseSDEBNN):
         std = torch.exp(0.5 * log_variance(raw))
         scale = std * ((freedom - 2.0) / freedom).sqrt()
         return -StudentT(freedom, mean, scale, False).log_prob(targets).sum(-1)
+
+    def _residual_loss(self, extra: NDArray[np.float64], target: int) -> ResidualLoss:
+        if self.likelihood == "gaussian":
+            return super()._residual_loss(extra, target)
+        freedom = _freedom(extra[:, target])
+
+        def loss(
+            squared: NDArray[np.float64], variance: NDArray[np.float64]
+        ) -> NDArray[np.float64]:
+            tails = np.log1p(squared / variance / (freedom - 2.0))
+            return np.log(variance) + (freedom + 1.0) * tails
+
+        return loss
 
     def _predictive(self, X: NDArray[np.float64], **options: Any) -> Predictive:
         if self.likelihood == "gaussian":

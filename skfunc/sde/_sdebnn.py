@@ -28,7 +28,7 @@ from skfunc.solvers import check_sde_method
 _JUDGING_PATHS = 4
 
 _PARAMETERS = f"""{NETWORK_PARAMETERS}
-    n_members : int, default=4
+    n_members : int, default=8
         Posteriors trained in one pass, each from its own seed and without its own part
         of the rows.
     drift : {{"affine", "lowrank", "affine+lowrank", "mlp"}}, default="affine"
@@ -38,9 +38,9 @@ _PARAMETERS = f"""{NETWORK_PARAMETERS}
         or a network of all of them, without a bottleneck.
     rank : int, default=16
         Of a low-rank drift.
-    sigma : float or "auto", default=0.1
-        Diffusion of the weights, of prior and posterior alike. "auto" learns it, by the
-        evidence lower bound.
+    sigma : float or "auto", default="auto"
+        Diffusion of the weights, of prior and posterior alike. "auto" learns one for
+        each member, from .1 on, by the evidence lower bound.
     mean_reversion : float, default=1.0
         Rate at which the prior pulls the weights towards their mean.
     prior_mean : {{"initial", "zero"}}, default="initial"
@@ -114,10 +114,10 @@ class BaseSDEBNN(DepthEstimator):
         field: str | Callable[..., nn.Module] = "auto",
         activation: str = "silu",
         image_shape: Sequence[int] | None = None,
-        n_members: int = 4,
+        n_members: int = 8,
         drift: str = "affine",
         rank: int = 16,
-        sigma: float | Literal["auto"] = 0.1,
+        sigma: float | Literal["auto"] = "auto",
         mean_reversion: float = 1.0,
         prior_mean: str = "initial",
         initial_weights: str = "point",
