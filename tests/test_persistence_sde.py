@@ -124,7 +124,7 @@ EDITS = {
     "an ODE-Net": lambda c: c.update({"class": "ODENetClassifier"}),
     "another drift": lambda c: c["parameters"].update({"drift": "mlp"}),
     "unknown drift": lambda c: c["parameters"].update({"drift": "os.system"}),
-    "learned sigma": lambda c: c["parameters"].update({"sigma": "auto"}),
+    "fixed sigma": lambda c: c["parameters"].update({"sigma": 0.1}),
     "negative sigma": lambda c: c["parameters"].update({"sigma": -1.0}),
     "unknown solver": lambda c: c["parameters"].update({"solver": "rk5"}),
     "Gaussian start": lambda c: c["parameters"].update({"initial_weights": "gaussian"}),
