@@ -15,6 +15,13 @@ from skfunc.nn._density_field import (
 from skfunc.nn._density_flow import BaseRows, ContinuousFlow
 from skfunc.nn._drifts import DRIFTS
 from skfunc.nn._fields import ConvField, MLPField, UserField
+from skfunc.nn._latent_ode import (
+    LATENT_ENCODERS,
+    LatentODENetwork,
+    series_importance_bound,
+    series_lower_bound,
+)
+from skfunc.nn._latent_ode_series import SeriesBatch
 from skfunc.nn._layers import (
     ACTIVATIONS,
     Conv2d,
@@ -97,7 +104,9 @@ __all__ = [
     "InducingNeuralProcess",
     "KernelLabelProcess",
     "KernelNeuralProcess",
+    "LATENT_ENCODERS",
     "LatentNeuralProcess",
+    "LatentODENetwork",
     "Likelihood",
     "Linear",
     "MLP",
@@ -108,6 +117,7 @@ __all__ = [
     "NeuralProcess",
     "ODENet",
     "SMOOTH_ACTIVATIONS",
+    "SeriesBatch",
     "SolverOptions",
     "StackedComponents",
     "TaskBatch",
@@ -125,6 +135,8 @@ __all__ = [
     "pixel_coordinates",
     "random_signs",
     "separate_log_likelihood",
+    "series_importance_bound",
+    "series_lower_bound",
     "DRIFTS",
     "SDEBNN",
     "PathOptions",

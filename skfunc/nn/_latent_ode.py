@@ -1,0 +1,195 @@
+"""The latent ODE: an encoder, dynamics of a latent state, a decoder, event rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skfunc._shapes import Float
+from skfunc.nn._latent_ode_encoder import (
+    AutonomousField,
+    BackwardEncoder,
+    LatentPosterior,
+    Perceptron,
+)
+from skfunc.nn._latent_ode_path import CubicPath, solve_path
+from skfunc.nn._latent_ode_series import SeriesBatch
+
+LATENT_ENCODERS = ("gru", "ode_rnn")
+
+_LOG_TWO_PI = math.log(2.0 * math.pi)
+# softplus of this is 1: rates start at their means.
+_UNIT_SOFTPLUS = 0.5413248546129181
+# Noise at the start, and the least there is, in standard deviations of a channel.
+_FIRST_NOISE, _LEAST_NOISE = 0.5, 1e-3
+
+
+class ChannelNoise(nn.Module):
+    """A standard deviation of each channel's observations around the path."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.empty(n_channels))
+
+    def draw_parameters(self, generator: torch.Generator) -> None:
+        """Set the first guess."""
+        del generator
+        with torch.no_grad():
+            self.log_std.fill_(math.log(_FIRST_NOISE))
+
+    def forward(self) -> Float[Tensor, "*members channels"]:
+        """Return the standard deviations."""
+        return torch.sqrt(torch.exp(2.0 * self.log_std) + _LEAST_NOISE**2)
+
+
+class LatentODENetwork(nn.Module):
+    """Series as observations of z' = f(z) with a random initial state.
+
+    Chen et al. 2018, Neural ordinary differential equations (arXiv 1806.07366),
+    section 5; Rubanova et al. 2019 (arXiv 1907.03907). Times are in units of the
+    window, which begins at 0.
+
+    Parameters
+    ----------
+    n_channels : int
+        Channels of the series.
+    latent_size : int
+        Width of the state.
+    encoder : {"gru", "ode_rnn"}
+        What reads a series, backwards.
+    encoder_size : int
+        Width of its state.
+    hidden_layer_sizes : sequence of int
+        Hidden widths of the field.
+    decoder_layer_sizes : sequence of int
+        Hidden widths of the decoder; none makes it affine.
+    activation : str
+        Name in `ACTIVATIONS`.
+    n_steps : int
+        Steps of the solver in the window.
+    mean_rates : sequence of float, optional
+        Mean number of events of each channel in the window, the unit of the Poisson
+        process's rates. Without it observation times carry no information.
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        *,
+        latent_size: int,
+        encoder: str,
+        encoder_size: int,
+        hidden_layer_sizes: Sequence[int],
+        decoder_layer_sizes: Sequence[int],
+        activation: str,
+        n_steps: int,
+        mean_rates: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.latent_size, self.n_steps = latent_size, n_steps
+        encoder_field = None
+        if encoder == "ode_rnn":
+            encoder_field = AutonomousField(encoder_size, (encoder_size,), activation)
+        elif encoder != "gru":
+            raise ValueError(
+                f"encoder={encoder!r} is unknown; choose one of {list(LATENT_ENCODERS)}"
+            )
+        self.encoder = BackwardEncoder(
+            n_channels, latent_size, encoder_size, encoder_field
+        )
+        self.field: nn.Module = AutonomousField(
+            latent_size, hidden_layer_sizes, activation
+        )
+        self.decoder: nn.Module = Perceptron(
+            latent_size, n_channels, decoder_layer_sizes, activation
+        )
+        self.noise = ChannelNoise(n_channels)
+        self.mean_rates = None if mean_rates is None else tuple(mean_rates)
+        self.rates: nn.Module | None = None
+        if mean_rates is not None:
+            self.rates = Perceptron(
+                latent_size, n_channels, decoder_layer_sizes, activation
+            )
+
+    def path(self, start: Float[Tensor, "members rows size"], end: float) -> CubicPath:
+        """Solve for the state from each row's start, up to a time."""
+        return solve_path(self.field, start, n_steps=self.n_steps, end=end)
+
+    def decode(
+        self, z: Float[Tensor, "members rows times size"]
+    ) -> Float[Tensor, "members rows times channels"]:
+        """Return the means of observations for states."""
+        return self.decoder(z.flatten(1, 2)).unflatten(1, z.shape[1:3])
+
+    def intensity(
+        self, z: Float[Tensor, "members rows times size"]
+    ) -> Float[Tensor, "members rows times channels"]:
+        """Return the rates of events, per window, for states."""
+        assert self.rates is not None and self.mean_rates is not None
+        raw = self.rates(z.flatten(1, 2)).unflatten(1, z.shape[1:3])
+        unit = torch.tensor(self.mean_rates, dtype=z.dtype, device=z.device)
+        return functional.softplus(raw + _UNIT_SOFTPLUS) * unit
+
+    def log_likelihood(
+        self, starts: Float[Tensor, "members draws rows size"], series: SeriesBatch
+    ) -> Float[Tensor, "members draws rows"]:
+        """Return log densities of the observations, and their times, given states."""
+        members, draws, rows, _ = starts.shape
+
+        def repeated(x: Tensor) -> Tensor:
+            return x.unsqueeze(1).expand(members, draws, *x.shape[1:]).flatten(1, 2)
+
+        used = series.mask.amax(-1) > 0
+        times = torch.where(used, series.times, 0.0)
+        end = float(torch.maximum(times.amax(), series.window.amax()))
+        path = self.path(starts.flatten(1, 2), end)
+        z = path.at(repeated(times))
+        mean = self.decode(z).unflatten(1, (draws, rows))
+        noise = self.noise().reshape(-1, 1, 1, 1, mean.shape[-1])
+        residual = (series.values.unsqueeze(1) - mean) / noise
+        logs = -0.5 * (residual**2 + _LOG_TWO_PI) - torch.log(noise)
+        # A product with the mask would let what padding holds spoil the gradient.
+        mask = series.mask.unsqueeze(1) > 0
+        total = torch.where(mask, logs, 0.0).sum((-2, -1))
+        if self.rates is None:
+            return total
+        log_rates = torch.log(self.intensity(z).unflatten(1, (draws, rows)))
+        events = torch.where(mask, log_rates, 0.0).sum((-2, -1))
+        expected = path.integral_of(self.intensity).at(repeated(series.window))
+        expected = (expected[:, :, 1] - expected[:, :, 0]).sum(-1)
+        return total + events - expected.unflatten(1, (draws, rows))
+
+
+def series_lower_bound(
+    network: LatentODENetwork,
+    series: SeriesBatch,
+    posterior: LatentPosterior,
+    noise: Float[Tensor, "members draws rows size"],
+    divergence_weight: float = 1.0,
+) -> Float[Tensor, "members rows"]:
+    """Return the evidence lower bound of each row, by draws of standard noise."""
+    starts = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
+    expected = network.log_likelihood(starts, series).mean(1)
+    return expected - divergence_weight * posterior.divergence()
+
+
+def series_importance_bound(
+    network: LatentODENetwork,
+    series: SeriesBatch,
+    posterior: LatentPosterior,
+    noise: Float[Tensor, "members draws rows size"],
+) -> Float[Tensor, "members rows"]:
+    """Return a tighter bound, the log of a mean of importance weights.
+
+    Burda, Grosse and Salakhutdinov 2016, Importance weighted autoencoders
+    (arXiv 1509.00519).
+    """
+    starts = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
+    logs = network.log_likelihood(starts, series)
+    # The log ratio of prior to posterior: their constants cancel.
+    ratio = 0.5 * (noise**2 - starts**2) + torch.log(posterior.std).unsqueeze(1)
+    return torch.logsumexp(logs + ratio.sum(-1), 1) - math.log(noise.shape[1])
