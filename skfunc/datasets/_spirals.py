@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from skfunc.datasets._random_state import RandomState, as_generator
 
-# Points of a whole spiral, over three turns; a series starts at one of them, the end
-# of what it shows and of what follows lying before the spiral's own end.
+# Points of a whole spiral, over three turns, and the first that a series may start at.
 _N_POINTS, _TURNS = 500, 3
-_MARGIN = 100
+_FIRST = 100
 # Radius per radian, and the radius times the angle left of the spirals that grow as
 # they turn clockwise.
 _GROWTH, _CLOCKWISE_RADIUS = 0.3, 15.0
@@ -32,9 +31,9 @@ class Spirals:
         Points with noise.
     truth : ndarray of shape (n_series, n_times, 2)
         Points without noise.
-    future_times : ndarray of shape (n_times,)
-        As many times again, after those.
-    future : ndarray of shape (n_series, n_times, 2)
+    future_times : ndarray of shape (n_future,)
+        The times after those.
+    future : ndarray of shape (n_series, n_future, 2)
         Points there, without noise.
     clockwise : ndarray of bool of shape (n_series,)
         In which direction a spiral turns.
@@ -52,6 +51,7 @@ def make_spirals(
     n_series: int = 1000,
     *,
     n_times: int = 100,
+    n_future: int = 100,
     noise_std: float = 0.3,
     random_state: RandomState = None,
 ) -> Spirals:
@@ -62,7 +62,10 @@ def make_spirals(
     n_series : int, default=1000
         How many.
     n_times : int, default=100
-        Points of each, at most 100, out of 500 on three turns; as many follow them.
+        Points of each, out of 500 on three turns, from a random one on.
+    n_future : int, default=100
+        Points that follow them. All lie on the three turns, so that the more are asked
+        for, the earlier a series begins.
     noise_std : float, default=0.3
         Standard deviation of the noise of each coordinate.
     random_state : int, RandomState, Generator or None, default=None
@@ -76,7 +79,7 @@ def make_spirals(
     Raises
     ------
     ValueError
-        If `n_times` is more than 100 or less than 1.
+        If points and those that follow are more than the 400 that a series has.
 
     References
     ----------
@@ -90,8 +93,12 @@ def make_spirals(
     >>> spirals.observed.shape, spirals.future.shape
     ((4, 100, 2), (4, 100, 2))
     """
-    if not 1 <= n_times <= _MARGIN:
-        raise ValueError(f"n_times must be between 1 and {_MARGIN}; got {n_times!r}")
+    length = n_times + n_future
+    if n_times < 1 or n_future < 0 or length > _N_POINTS - _FIRST:
+        raise ValueError(
+            f"n_times={n_times!r} and n_future={n_future!r} must be at least 1 and 0, "
+            f"and at most {_N_POINTS - _FIRST} together"
+        )
     rng = as_generator(random_state)
     stop = 2 * np.pi * _TURNS
     angles = np.linspace(0.0, stop, _N_POINTS)
@@ -103,10 +110,10 @@ def make_spirals(
         [radius * np.cos(angles) - _CENTRE, radius * np.sin(angles)], -1
     )
     clockwise = rng.uniform(size=n_series) < 0.5
-    first = rng.integers(_MARGIN, _N_POINTS - 2 * _MARGIN, size=n_series)
-    index = first[:, None] + np.arange(2 * n_times)
+    first = rng.integers(_FIRST, _N_POINTS - length + 1, size=n_series)
+    index = first[:, None] + np.arange(length)
     path = np.where(clockwise[:, None, None], inwards[index], outwards[index])
     truth, future = path[:, :n_times], path[:, n_times:]
     observed = truth + noise_std * rng.normal(size=truth.shape)
-    times = angles[: 2 * n_times]
+    times = angles[:length]
     return Spirals(times[:n_times], observed, truth, times[n_times:], future, clockwise)

@@ -27,5 +27,6 @@ def test_seed_and_bad_length():
     )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
-    with pytest.raises(ValueError, match="n_times must be between 1 and 100"):
-        make_spirals(3, n_times=101)
+    assert make_spirals(3, n_times=400, n_future=0).future.shape == (3, 0, 2)
+    with pytest.raises(ValueError, match="at most 400 together"):
+        make_spirals(3, n_times=301)
