@@ -1,4 +1,4 @@
-"""Peers on images: residual networks, dropout, and one scale for all pixels."""
+"""Peers on images: residual networks and dropout; one scale for all pixels."""
 
 from __future__ import annotations
 
@@ -33,29 +33,6 @@ def dropout_mlp(n_features: int, n_classes: int, dropout: float) -> nn.Module:
     )
 
 
-class OneScalePerChannel:
-    """Mixin of network estimators: the pixels of a channel share mean and scale.
-
-    The estimators standardize every column. A pixel that is almost never lit has a
-    small deviation there, and a little noise in it is large to the network.
-    """
-
-    def _fit_members(self, X, targets, weights, n_outputs, fixed, *rest, **options):
-        X = X * fixed["X_scale_"] + fixed["X_mean_"]
-        shape = getattr(self, "image_shape", None)
-        channels = 1 if shape is None else shape[0]
-        pixels = X.reshape(len(X), channels, -1)
-        mean = np.average(pixels.mean(axis=2), axis=0, weights=weights)
-        squares = ((pixels - mean[:, None]) ** 2).mean(axis=2)
-        scale = np.average(squares, axis=0, weights=weights) ** 0.5
-        fixed = fixed | {
-            "X_mean_": np.repeat(mean, pixels.shape[2]),
-            "X_scale_": np.repeat(scale, pixels.shape[2]),
-        }
-        X = (X - fixed["X_mean_"]) / fixed["X_scale_"]
-        super()._fit_members(X, targets, weights, n_outputs, fixed, *rest, **options)
-
-
 class OneScale(TransformerMixin, BaseEstimator):
     """Centre and scale all columns by one number each."""
 
@@ -65,11 +42,6 @@ class OneScale(TransformerMixin, BaseEstimator):
 
     def transform(self, X):
         return (X - self.center_) / self.scale_
-
-
-def one_scale_per_channel(estimator_class: type) -> type:
-    """Return the class with `OneScalePerChannel`."""
-    return type(estimator_class.__name__, (OneScalePerChannel, estimator_class), {})
 
 
 class ResidualNet(nn.Module):

@@ -34,19 +34,23 @@ class RowFile:
     ----------
     path : path-like
         The file; made with its folder at the first row.
+    more_figures : sequence of str
+        Columns beside `COLUMNS`, of numbers.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, more_figures=()):
         self.path = Path(path)
+        self.figures = (*FIGURES, *more_figures)
+        self.columns = (*COLUMNS, *more_figures)
 
     def append(self, row: dict) -> None:
         """Write one row to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked("a") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             if file.tell() == 0:
                 writer.writeheader()
-            writer.writerow({name: _text(row.get(name, "")) for name in COLUMNS})
+            writer.writerow({name: _text(row.get(name, "")) for name in self.columns})
 
     def read(self) -> list[dict]:
         """Return the latest row of every cell, figures as numbers."""
@@ -55,7 +59,10 @@ class RowFile:
         with self._locked("r") as file:
             latest = {row_key(row): row for row in csv.DictReader(file)}
         return [
-            {name: _value(name, text) for name, text in row.items()}
+            {
+                name: _value(text) if name in self.figures else text
+                for name, text in row.items()
+            }
             for row in latest.values()
         ]
 
@@ -74,7 +81,7 @@ class RowFile:
             for row in csv.DictReader(file):
                 latest[row_key(row)] = row
             text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(text, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(latest.values())
             file.seek(0)
@@ -99,7 +106,5 @@ def _text(value) -> str:
     return format(value, ".6g") if isinstance(value, float) else str(value)
 
 
-def _value(name: str, text: str):
-    if name not in FIGURES:
-        return text
+def _value(text: str) -> float:
     return float(text) if text else float("nan")

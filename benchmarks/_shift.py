@@ -13,7 +13,7 @@ import numpy as np
 
 from _corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from _measure import cpu_seconds, expected_calibration_error, library_versions
-from _models import display_name, import_class
+from _models import display_name
 from _peers import align_classes, log_loss
 from _rows import RowFile, row_key
 from _table import markdown
@@ -25,7 +25,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 METRICS = ("error", "log_loss", "ece")
 TITLES = {"error": "error", "log_loss": "NLL", "ece": "ECE"}
 OURS = "SDEBNNClassifier"
-SDE_BNN = "skfunc.sde:SDEBNNClassifier"
+# The calibration error that sampling alone would cause, beside the usual figures.
+FLOOR = "ece_floor"
+FLOOR_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,6 @@ class Candidate:
     name: str
     label: str
     build: Callable[[int], object]
-
-
-def sde_bnn():
-    """Return the class of the SDE-BNN, or None where there is none, with a notice."""
-    try:
-        return import_class(SDE_BNN)
-    except ImportError as error:
-        print(f"{OURS} is skipped, it cannot be imported ({error})", flush=True)
-        return None
 
 
 def with_known(estimator, **parameters):
@@ -120,28 +113,56 @@ def judge(model, images: Images, seed: int):
     model.fit(images.X, images.y)
     fit_s = cpu_seconds() - begin
     for kind, severity in conditions():
+        X = corrupted(images, kind, severity, seed)
         begin = cpu_seconds()
-        figures = judge_fitted(model, images, kind, severity, seed)
-        cpu_s = fit_s + cpu_seconds() - begin
-        yield (kind, severity), figures | {"fit_s": fit_s, "cpu_s": cpu_s}
+        proba = np.asarray(model.predict_proba(X))
+        cost = {"fit_s": fit_s, "cpu_s": fit_s + cpu_seconds() - begin}
+        yield (kind, severity), figures_of(proba, model.classes_, images) | cost
 
 
 def judge_fitted(
     model, images: Images, kind: str, severity: int, seed: int
 ) -> dict[str, float]:
     """Return what the model's probabilities for corrupted test images are worth."""
+    proba = np.asarray(model.predict_proba(corrupted(images, kind, severity, seed)))
+    return figures_of(proba, model.classes_, images)
+
+
+def corrupted(images: Images, kind: str, severity: int, seed: int) -> np.ndarray:
+    """Return flattened test images; severity 0 leaves them as they are."""
     X = images.X_test
-    if severity:
-        tests = X.reshape(-1, *images.image_shape)
-        X = corrupt(tests, kind, severity, seed).reshape(X.shape)
+    if not severity:
+        return X
+    return corrupt(X.reshape(-1, *images.image_shape), kind, severity, seed).reshape(
+        X.shape
+    )
+
+
+def figures_of(
+    proba: np.ndarray, known: np.ndarray, images: Images
+) -> dict[str, float]:
+    """Return what probabilities of the `known` classes say of the test labels."""
     classes = np.unique(np.concatenate([images.y, images.y_test]))
-    proba = align_classes(np.asarray(model.predict_proba(X)), model.classes_, classes)
+    proba = align_classes(proba, known, classes)
     right = classes[proba.argmax(axis=1)] == images.y_test
+    confidence = proba.max(axis=1)
     return {
         "accuracy": float(right.mean()),
         "log_loss": float(log_loss(images.y_test, proba, classes)),
-        "ece": float(expected_calibration_error(proba.max(axis=1), right)),
+        "ece": float(expected_calibration_error(confidence, right)),
+        FLOOR: calibration_floor(confidence),
     }
+
+
+def calibration_floor(confidence: np.ndarray) -> float:
+    """Return the expected calibration error if the probabilities were true.
+
+    Labels drawn from the model's own probabilities are right as often as it says, and
+    a finite number of them still leaves a gap in every bin.
+    """
+    rng = np.random.default_rng(0)
+    right = rng.random((FLOOR_DRAWS, len(confidence))) < confidence
+    return float(np.mean([expected_calibration_error(confidence, r) for r in right]))
 
 
 @dataclass(frozen=True)
@@ -149,7 +170,8 @@ class Shift:
     """Figures of models on one set, over the splits that all models share.
 
     ``figures[metric]`` has shape (models, splits, corruptions, severities); at severity
-    0 all corruptions are the clean images.
+    0 all corruptions are the clean images. `floor` is that of the calibration error,
+    not a number where rows lack it, of the same shape.
     """
 
     models: list[str]
@@ -157,6 +179,7 @@ class Shift:
     n_train: int
     n_test: int
     figures: dict[str, np.ndarray]
+    floor: np.ndarray
     fit_s: np.ndarray
     predict_s: np.ndarray
     left_out: list[str]
@@ -210,7 +233,7 @@ def collect(
     ]
 
     def values(name: str) -> np.ndarray:
-        return np.array([row[name] for row in found]).reshape(shape)
+        return np.array([row.get(name, np.nan) for row in found]).reshape(shape)
 
     first = cells[models[0]][splits[0]][base]
     fit = values("fit_s")[:, :, 0, 0]
@@ -224,6 +247,7 @@ def collect(
             "log_loss": values("log_loss"),
             "ece": values("ece"),
         },
+        floor=values(FLOOR),
         fit_s=fit,
         predict_s=values("cpu_s")[:, :, 0, 0] - fit,
         left_out=left_out,
@@ -234,18 +258,20 @@ def report(shift: Shift) -> str:
     """Return tables: clean and shifted means, by severity, by corruption."""
     clean = {m: shift.figures[m][:, :, 0, 0] for m in METRICS}
     shifted = {m: shift.figures[m][:, :, :, 1:].mean(axis=(2, 3)) for m in METRICS}
+    floors = (shift.floor[:, :, 0, 0], shift.floor[:, :, :, 1:].mean(axis=(2, 3)))
     n = len(shift.splits)
     lines = []
     for i, model in enumerate(shift.models):
         cells = [model]
-        for part in (clean, shifted):
+        for part, floor in zip((clean, shifted), floors, strict=True):
             error = 100 * part["error"][i]
             spread = f" ± {error.std(ddof=1) / n**0.5:.2f}" if n > 1 else ""
             cells += [f"{100 - error.mean():.2f}{spread}"]
             cells += [f"{part[m][i].mean():.4f}" for m in ("log_loss", "ece")]
+            cells += ["" if np.isnan(floor[i]).any() else f"{floor[i].mean():.4f}"]
         cells += [f"{s[i].mean():.3g}" for s in (shift.fit_s, shift.predict_s)]
         lines.append(cells)
-    header = ["model", "accuracy, %", "NLL", "ECE"]
+    header = ["model", "accuracy, %", "NLL", "ECE", "its floor"]
     header += [f"shifted: {name}" for name in header[1:]]
     parts = [markdown([*header, "fit, CPU-s", "predict, CPU-s"], lines)]
     for metric in METRICS:

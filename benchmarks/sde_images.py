@@ -24,16 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from _data import data_folder
-from _image_peers import (
-    MCDropoutClassifier,
-    ResidualNet,
-    ResNetClassifier,
-    one_scale_per_channel,
-)
+from _image_peers import MCDropoutClassifier, ResidualNet, ResNetClassifier
 from _measure import cpu_seconds, library_versions, one_thread
 from _models import display_name
 from _rows import RowFile
 from _shift import (
+    FLOOR,
     OURS,
     Candidate,
     Images,
@@ -41,17 +37,15 @@ from _shift import (
     draw,
     report,
     run_candidate,
-    sde_bnn,
-    with_known,
 )
-from skfunc import ODENetClassifier
+from skfunc import ODENetClassifier, SDEBNNClassifier
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "_static"
 # The first file that is there; training rows, test rows and side by default.
 SETS = {
-    "mnist": (("mnist",), 6000, 500, 28),
-    "fashion_mnist": (("fashion_mnist",), 6000, 500, 28),
+    "mnist": (("mnist",), 6000, 500, 14),
+    "fashion_mnist": (("fashion_mnist",), 6000, 500, 14),
     "cifar10": (("cifar10_full", "cifar10_10k2k"), 4000, 500, 16),
 }
 # As in `mnist.py`, but with rows kept out, which also calibrate the probabilities.
@@ -66,6 +60,13 @@ CHANNELS = 16
 N_MEMBERS = 4
 N_NETWORKS = 5
 DROPOUT = 0.1
+# Label, members and steps of the SDE-BNNs.
+SDE_NETS = (
+    ("1 member", 1, 2),
+    (f"{N_MEMBERS} members", N_MEMBERS, 2),
+    ("1 member, 1 step", 1, 1),
+    (f"{N_MEMBERS} members, 1 step", N_MEMBERS, 1),
+)
 # Weight paths of the SDE-BNN, and passes of dropout, in a prediction.
 N_DRAWS = 16
 
@@ -129,6 +130,10 @@ def epochs_within(model, images: Images, seconds: float) -> int:
     return max(1, round((seconds - besides) / per_epoch))
 
 
+def sde_member(build: Callable, n_members: int, n_steps: int, seed: int):
+    return build(n_members=n_members, n_steps=n_steps, random_state=seed)
+
+
 def builders(
     image_shape: tuple[int, int, int], channels: int, device: str = "cpu"
 ) -> dict[tuple[str, str], tuple[float, Callable[[int], object]]]:
@@ -138,13 +143,18 @@ def builders(
         "state_size": channels,
         "device": device,
     }
-    ode_net = partial(one_scale_per_channel(ODENetClassifier), **shared, **SOLVER)
-    resnet = partial(one_scale_per_channel(ResNetClassifier), **shared)
+    ode_net = partial(ODENetClassifier, **shared, **SOLVER)
+    resnet = partial(ResNetClassifier, **shared)
+    sde_net = partial(SDEBNNClassifier, **shared, n_predict_paths=N_DRAWS)
 
     def residual(n_features: int, n_classes: int, dropout: float) -> ResidualNet:
         return ResidualNet(n_classes, channels, image_shape, dropout)
 
-    found = {
+    ours = {
+        (OURS, label): (1.0, partial(sde_member, sde_net, n_members, n_steps))
+        for label, n_members, n_steps in SDE_NETS
+    }
+    return ours | {
         ("ODENetClassifier", "1 member"): (
             1.0,
             lambda seed: ode_net(n_members=1, random_state=seed),
@@ -174,24 +184,6 @@ def builders(
             lambda seed: resnet(n_members=N_NETWORKS, random_state=seed),
         ),
     }
-    ours = sde_bnn()
-    if ours is None:
-        return found
-    sde_net = one_scale_per_channel(ours)
-
-    def build(n_members: int, seed: int):
-        return with_known(
-            sde_net(),
-            **shared,
-            n_members=n_members,
-            n_predict_paths=N_DRAWS,
-            random_state=seed,
-        )
-
-    return {
-        (OURS, "1 member"): (1.0, partial(build, 1)),
-        (OURS, f"{N_MEMBERS} members"): (1.0, partial(build, N_MEMBERS)),
-    } | found
 
 
 def candidates(images: Images, channels: int, seconds: float) -> list[Candidate]:
@@ -230,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figures", type=Path, default=FIGURES)
     options = parser.parse_args(arguments)
-    rows = RowFile(options.results / "sde_images.csv")
+    rows = RowFile(options.results / "sde_images.csv", [FLOOR])
     order: list[str] = []
     shifts = {}
     for name in options.sets:

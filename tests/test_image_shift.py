@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 
@@ -132,33 +132,6 @@ class TestPeers:
         models[0].n_passes = 1
         assert np.abs(first - models[0].predict_proba(X[200:])).max() > 0.01
 
-    def test_one_scale_for_the_pixels_of_a_channel(self, harness):
-        from skfunc import ODENetClassifier
-
-        rng = np.random.default_rng(0)
-        X = rng.normal(size=(60, 32)) * rng.uniform(0.1, 2, size=32) + 1.0
-        y, weights = rng.integers(2, size=60), rng.integers(1, 3, size=60)
-        Alike = harness.image_peers.one_scale_per_channel(ODENetClassifier)
-        model = Alike(
-            image_shape=(2, 4, 4), state_size=4, n_members=1, max_iter=1, random_state=0
-        ).fit(X, y, sample_weight=weights)
-        repeated = np.repeat(X, weights, axis=0).reshape(-1, 2, 16)
-        for channel in range(2):
-            columns = slice(16 * channel, 16 * (channel + 1))
-            np.testing.assert_allclose(
-                model.X_mean_[columns], repeated[:, channel].mean()
-            )
-            np.testing.assert_allclose(
-                model.X_scale_[columns], repeated[:, channel].std()
-            )
-        # The same network, where columns are alike anyway.
-        alike = rng.choice([-1.0, 1.0], size=(60, 1)) * np.ones((1, 4))
-        options = {"n_members": 1, "max_iter": 2, "random_state": 0}
-        own = ODENetClassifier(**options).fit(alike, y).predict_proba(alike)
-        np.testing.assert_allclose(
-            Alike(**options).fit(alike, y).predict_proba(alike), own, atol=1e-6
-        )
-
     def test_residual_networks_on_images_of_any_shape(self, harness):
         rng = np.random.default_rng(0)
         X, y = rng.random((20, 2 * 12 * 12)), np.arange(20) % 3
@@ -204,7 +177,7 @@ class TestShift:
             harness.shift.run_candidate(candidate, "set", images, split, rows)
 
     def test_figures_are_those_of_the_condition(self, harness, images, tmp_path):
-        rows = harness.rows.RowFile(tmp_path / "rows.csv")
+        rows = harness.rows.RowFile(tmp_path / "rows.csv", ["ece_floor"])
         self.run(harness, images, rows, ("A", Confident()))
         found = {row["dataset"]: row for row in rows.read()}
         assert len(found) == 31
@@ -218,7 +191,7 @@ class TestShift:
 
     def test_complete_rows_are_not_computed_again(self, harness, images, tmp_path):
         path = tmp_path / "rows.csv"
-        rows = harness.rows.RowFile(path)
+        rows = harness.rows.RowFile(path, ["ece_floor"])
         self.run(harness, images, rows, ("A", Confident()))
         text = path.read_text()
         self.run(harness, images, rows, ("A", Confident(fails=True)))
@@ -228,7 +201,7 @@ class TestShift:
         assert len(rows.read()) == 31
 
     def test_tables_and_picture(self, harness, images, tmp_path):
-        rows = harness.rows.RowFile(tmp_path / "rows.csv")
+        rows = harness.rows.RowFile(tmp_path / "rows.csv", ["ece_floor"])
         models = (("A", Confident()), ("SDEBNNClassifier", Confident(0.6)))
         for split in (0, 1):
             self.run(harness, images, rows, *models, split=split)
@@ -245,6 +218,8 @@ class TestShift:
         report = harness.shift.report(shift)
         assert report.index("| SDEBNNClassifier ") < report.index("| A ")
         assert "**0.105**" in report
+        assert "its floor" in report
+        assert np.isfinite(shift.floor).all()
         assert "- B, split 0: failed: ArithmeticError: lost its mind" in report
         harness.shift.draw({"set": shift}, tmp_path / "picture.png")
         assert (tmp_path / "picture.png").stat().st_size > 10_000
@@ -255,14 +230,25 @@ class TestShift:
         assert collect(rows.read(), "set", [], 41) is None
         assert collect(rows.read(), "another set", [], 40) is None
 
+    def test_floor_of_the_calibration_error(self, harness):
+        floor = harness.shift.calibration_floor
+        assert floor(np.ones(50)) == 0.0
+        # All rows in one bin: the mean absolute deviation of a binomial's share.
+        share = binom(400, 0.9)
+        expected = share.expect(lambda right: abs(right / 400 - 0.9))
+        assert floor(np.full(400, 0.9)) == pytest.approx(expected, rel=0.1)
+        # Ten times the rows, about a third of the floor.
+        ratio = floor(np.full(4000, 0.9)) / expected
+        assert ratio == pytest.approx(10**-0.5, rel=0.15)
+
     def test_members_of_equal_cost(self, harness):
         digits_shift = harness.digits_shift
         keys = ("model", "label", "dataset", "status", "cpu_s")
         one, eight = (
-            ("ODENetClassifier", label + digits_shift.ONE_SCALE)
+            ("ODENetClassifier", label)
             for label in (digits_shift.SINGLE, digits_shift.DEFAULT)
         )
-        ours = (digits_shift.OURS, digits_shift.ONE_SCALE[2:])
+        ours = (digits_shift.OURS, digits_shift.DEFAULT)
         values = [
             (*one, "digits", "ok", 2.0),
             (*eight, "digits", "ok", 9.0),
