@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from skfunc._shapes import Float
+from skfunc.solvers._arguments import check_settings, check_state, check_times
 from skfunc.solvers._brownian import BrownianPath
 from skfunc.solvers._fixed import DEFAULT_STEPS
-from skfunc.solvers._odeint import _check_settings, _check_state, _check_times
 from skfunc.solvers._report import SolverReport, SolverWarning
 from skfunc.solvers._sde_solve import (
     ADAPTIVE_BY,
@@ -183,7 +183,7 @@ def sdeint(
     'success'
     """
     check_sde_method(method)
-    times = _check_times(t)
+    times = check_times(t)
     if times[1] < times[0]:
         raise ValueError(f"t must be strictly increasing, got {times}.")
     single = not isinstance(y0, tuple)
@@ -191,14 +191,14 @@ def sdeint(
     if not parts:
         raise ValueError("y0 must have at least one tensor, got an empty tuple.")
     for part in parts:
-        _check_state(part, 0)
+        check_state(part, 0)
     lengths = {tuple(part.shape[:1]) for part in parts}
     if len(lengths) > 1:
         raise ValueError(
             "The tensors of y0 must share their first axis, got shapes "
             f"{[tuple(part.shape) for part in parts]}."
         )
-    _check_settings(rtol, atol, n_steps, max_nfe, gradient)
+    check_settings(rtol, atol, n_steps, max_nfe, gradient)
     if not isinstance(rate, numbers.Real) or not rate >= 0:
         raise ValueError(f"rate must be a number >= 0, got {rate!r}.")
     if method == "ou" and callable(g):
