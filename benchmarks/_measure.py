@@ -90,6 +90,13 @@ def run_cell(model: Model, dataset: str, split: int, max_train: int | None) -> d
         "model": model.name,
         "label": model.label,
         "max_train": max_train or "",
+    }
+    return row | measure(model, data, split)
+
+
+def measure(model: Model, data: _data.Split, seed: int) -> dict:
+    """Figures of one model on given parts; a failure is a status, not an exception."""
+    row = {
         "n_train": len(data.y_train),
         "n_test": len(data.y_test),
         "n_features": data.X_train.shape[1],
@@ -98,7 +105,7 @@ def run_cell(model: Model, dataset: str, split: int, max_train: int | None) -> d
     with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore")
         try:
-            for figures in evaluate(model, data, split):
+            for figures in evaluate(model, data, seed):
                 row |= figures
         except Exception as error:
             text = " ".join(str(error).split())[:200]

@@ -29,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from _dropout import MCDropoutRegressor
 from _ensemble import DeepEnsembleRegressor
 
 PROBABILITY_FLOOR = 1e-6
@@ -263,6 +264,7 @@ REGRESSORS = {
     "DeepEnsemble-stopped": lambda d, seed: DeepEnsembleRegressor(
         max_iter=1000, early_stopping=True, random_state=seed
     ),
+    "MCDropout": lambda d, seed: MCDropoutRegressor(random_state=seed),
 }
 
 CLASSIFIERS = {
