@@ -67,6 +67,9 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/wheel_bandit.py --agents exact linear --trials 2 $(SMALL)
 	$(BIN)/python benchmarks/real_bandits.py --sets mushroom --trials 2 --rounds 300 \
 		$(SMALL)
+	$(BIN)/python benchmarks/digits_shift.py --seeds 1 $(SMALL) $(FIGURES)
+	$(BIN)/python benchmarks/sde_images.py --sets mnist --rows 500 --test-rows 100 \
+		--seconds 2 $(SMALL) $(FIGURES)
 	$(BIN)/python benchmarks/gpu.py --quick
 
 docs: $(VENV)/.stamp-docs
