@@ -13,7 +13,8 @@ from sklearn.callback import with_callbacks
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skfunc._members import MemberNetworkEstimator, weighted_moments
+from skfunc._members import MemberNetworkEstimator
+from skfunc._moments import weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import check_integer, check_shape, check_weights
 from skfunc.base import FunctionRegressorMixin

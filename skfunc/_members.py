@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from skfunc._moments import pooled_moments, weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import (
     check_image_shape,
@@ -55,43 +56,6 @@ _SMALLEST_WEIGHT = 1e-20
 _FARTHEST = 1e8
 # Work of a training step (rows x members x parameters) that is worth more threads.
 _SMALL_STEP = 2e8
-
-
-def weighted_moments(
-    values: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weighted means and standard deviations of columns.
-
-    A constant column has scale 1; magnitudes from 1e-150 to 1e200 are safe.
-    """
-    # Dividing by the largest magnitude first keeps the squares finite.
-    largest = np.abs(values).max(axis=0)
-    largest = np.where(largest > 0, largest, 1.0)
-    weights = weights / weights.max()
-    unit = values / largest
-    mean = np.average(unit, axis=0, weights=weights)
-    spread = np.sqrt(np.average((unit - mean) ** 2, axis=0, weights=weights))
-    # Below the rounding of the mean, a spread is none.
-    varies = spread > 10 * np.finfo(np.float64).eps * np.abs(mean)
-    scale = np.where(varies, spread * largest, 1.0)
-    # The mean of a constant column is the constant, not its rounded average.
-    mean = np.where(np.ptp(values, axis=0) == 0, values[0], mean * largest)
-    return mean, np.where(scale > 0, scale, 1.0)
-
-
-def pooled_moments(
-    values: NDArray[np.float64], weights: NDArray[np.float64], n_channels: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return moments of the columns of flattened images, one pair for each channel.
-
-    A pixel that is nearly always dark has a tiny deviation of its own: any light there
-    would be huge.
-    """
-    n_pixels = values.shape[1] // n_channels
-    pixels = values.reshape(len(values), n_channels, n_pixels).swapaxes(1, 2)
-    repeated = np.repeat(weights, n_pixels)
-    mean, scale = weighted_moments(pixels.reshape(-1, n_channels), repeated)
-    return np.repeat(mean, n_pixels), np.repeat(scale, n_pixels)
 
 
 def _in_units(weights: NDArray[np.float64], unit: float) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from skfunc._members import pooled_moments, weighted_moments
+from skfunc._moments import pooled_moments, weighted_moments
 from skfunc._validation import (
     check_image_shape,
     check_integer,

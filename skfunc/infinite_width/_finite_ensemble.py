@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skfunc._members import weighted_moments
+from skfunc._moments import weighted_moments
 from skfunc._validation import (
     check_image_shape,
     check_integer,

@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from skfunc._members import weighted_moments
+from skfunc._moments import weighted_moments
 from skfunc._validation import check_integer, check_shape
 from skfunc.base import FunctionEstimator
 from skfunc.neural_process._categories import check_encodings, checked_table

@@ -13,7 +13,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import validate_data
 
 from skfunc._docstrings import fill_docstrings
-from skfunc._members import weighted_moments
+from skfunc._moments import weighted_moments
 from skfunc._validation import check_integer
 from skfunc.base import FunctionEstimator
 from skfunc.neural_process._documentation import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skfunc._members import weighted_moments
+from skfunc._moments import weighted_moments
 
 Array = NDArray[np.float64]
 
