@@ -263,3 +263,13 @@ def test_users_field(regressor, measured, tmp_path):
     assert (model.predict_std_parts(X)[0] > 0).all()
     with pytest.raises(ValueError, match="cannot save the parameter field"):
         model.save(tmp_path / "model")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_fit_on_cuda_is_as_good_as_one_on_the_cpu(regressor, measured):
+    X, y = measured
+    scores = [
+        regressor(device=device, max_iter=40).fit(X, y).log_prob(X, y).mean()
+        for device in ("cpu", "cuda")
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=0.1)
