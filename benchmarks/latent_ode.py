@@ -1,0 +1,172 @@
+"""Spirals in two directions, continued beyond what was seen.
+
+1000 series of 100 points with noise, of which 30, 50 or 100 at random are given; a test
+series is continued for another 100 points, and judged by the root mean squared error
+from the spiral without noise. `LatentODE` against a recurrent network that gets the
+time gaps as an input and feeds its predictions back, each with the same seconds of
+training on one core.
+
+    python benchmarks/latent_ode.py
+    python benchmarks/latent_ode.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from skfunc import LatentODE
+from skfunc.datasets import make_spirals
+from skfunc.training import one_thread
+
+RESULTS = Path(__file__).parent / "results" / "latent_ode_spirals.csv"
+# Chen et al. 2018, table 2: observations, latent ODE, recurrent network.
+PUBLISHED = {30: (0.1642, 0.3937), 50: (0.1502, 0.3202), 100: (0.1346, 0.1813)}
+
+
+def observed(spirals, n_observed, seed):
+    """Return rows with NaN for points that are not given."""
+    rng = np.random.default_rng(seed)
+    points = spirals.observed.copy()
+    for series in points:
+        hidden = rng.permutation(points.shape[1])[n_observed:]
+        series[hidden] = np.nan
+    return points
+
+
+class GapNetwork(nn.Module):
+    """Gated recurrent unit: a point and the time to the next one, to the next point."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.unit = nn.GRU(3, width, batch_first=True)
+        self.output = nn.Linear(width, 4)
+
+    def forward(self, points, gaps, state=None):
+        h, state = self.unit(torch.cat([points, gaps], -1), state)
+        step, raw = self.output(h).chunk(2, -1)
+        return points + step, raw, state
+
+
+def compact(rows, times):
+    """Return given points and their times, (series, given, ...)."""
+    seen = np.isfinite(rows[..., 0])
+    given = [row[s] for row, s in zip(rows, seen, strict=True)]
+    return np.stack(given), np.stack([times[s] for s in seen])
+
+
+def recurrent_forecast(train, test, times, later, seconds, seed=0):
+    """Train for some seconds; continue the test series at later times."""
+    torch.manual_seed(seed)
+    mean, scale = np.nanmean(train, (0, 1)), np.nanstd(train, (0, 1))
+    step = times[1] - times[0]
+
+    def tensors(rows):
+        points, own = compact((rows - mean) / scale, times)
+        gaps = np.diff(own, axis=1)[..., None] / step / 10
+        return (torch.tensor(x, dtype=torch.float32) for x in (points, gaps, own))
+
+    points, gaps, _ = tensors(train)
+    network = GapNetwork(64)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    start, n_steps = time.process_time(), 0
+    while (spent := time.process_time() - start) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-3 * 0.5 * (1 + np.cos(np.pi * spent / seconds))
+        rows = torch.randint(len(points), (100,))
+        predicted, raw, _ = network(points[rows, :-1], gaps[rows])
+        residual = (points[rows, 1:] - predicted) * torch.exp(-raw)
+        loss = (0.5 * residual**2 + raw).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        n_steps += 1
+    points, gaps, own = tensors(test)
+    first = torch.tensor(later[0] - own[:, -1:].numpy()) / step / 10
+    gaps = torch.cat([gaps, first[..., None].float()], 1)
+    answers = []
+    with torch.no_grad():
+        predicted, _, state = network(points, gaps)
+        point = predicted[:, -1:]
+        answers.append(point)
+        for gap in np.diff(later) / step / 10:
+            spread = torch.full_like(point[..., :1], gap)
+            point, _, state = network(point, spread, state)
+            answers.append(point)
+    return torch.cat(answers, 1).numpy() * scale + mean, n_steps
+
+
+def compare(n_observed, n_train, n_test, epochs, seed=0):
+    """Return errors of both, with the latent ODE's seconds as the budget."""
+    train = make_spirals(n_train, n_future=0, random_state=seed)
+    test = make_spirals(n_test, random_state=1000 + seed)
+    rows = observed(train, n_observed, seed)
+    rows_test = observed(test, n_observed, 1000 + seed)
+    model = LatentODE(
+        times=train.times,
+        n_channels=2,
+        latent_size=4,
+        n_steps=10,
+        max_iter=epochs,
+        random_state=seed,
+    )
+    start = time.process_time()
+    with one_thread():
+        model.fit(rows.reshape(n_train, -1))
+        seconds = time.process_time() - start
+        flat = rows_test.reshape(n_test, -1)
+        inside = model.predict(flat)
+        beyond = model.predict(flat, test.future_times)
+        peer, n_steps = recurrent_forecast(
+            rows, rows_test, train.times, test.future_times, seconds, seed
+        )
+
+    def error(points, truth):
+        return float(np.sqrt(np.mean((points - truth) ** 2)))
+
+    each = np.sqrt(((beyond - test.future) ** 2).mean((1, 2)))
+    return {
+        "observed": n_observed,
+        "epochs": model.n_iter_,
+        "seconds": seconds,
+        "interpolation": error(inside, test.truth),
+        "extrapolation": error(beyond, test.future),
+        "median of series": float(np.median(each)),
+        "gap GRU": error(peer, test.future),
+        "gap GRU steps": n_steps,
+        "published": PUBLISHED[n_observed][0],
+        "published RNN": PUBLISHED[n_observed][1],
+    }
+
+
+def main():
+    """Run, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--observed", type=int, nargs="+", default=[30, 50, 100])
+    options = parser.parse_args()
+    sizes = (60, 20, 2) if options.quick else (1000, 200, options.epochs)
+    lines = []
+    for n_observed in options.observed:
+        row = compare(n_observed, *sizes)
+        print(
+            ", ".join(f"{key} {value:.4g}" for key, value in row.items()),
+            flush=True,
+        )
+        lines.append(row)
+        if not options.quick:
+            RESULTS.parent.mkdir(exist_ok=True)
+            header = ",".join(lines[0])
+            body = [",".join(f"{v:.6g}" for v in line.values()) for line in lines]
+            RESULTS.write_text("\n".join([header, *body]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

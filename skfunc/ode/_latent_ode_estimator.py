@@ -1,0 +1,379 @@
+"""Parameters, fitted state and input of `LatentODE`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import validate_data
+
+from skfunc._moments import weighted_moments
+from skfunc._validation import (
+    check_integer,
+    check_option,
+    check_real,
+    check_shape,
+    check_sizes,
+)
+from skfunc.base import FunctionEstimator
+from skfunc.nn import ACTIVATIONS, LATENT_ENCODERS, LatentODENetwork, draw_module
+from skfunc.ode._latent_ode_training import SeriesAnswers, opposite_draws
+from skfunc.ode._panel import (
+    PaddedSeries,
+    Panel,
+    check_times,
+    is_ragged,
+    padded,
+    padded_rows,
+)
+from skfunc.training import MemberStack, resolve_device
+
+Array = NDArray[np.float64]
+
+# A value farther from its channel's mean than so many deviations is moved there.
+_FARTHEST = 1e8
+# Times at which series are drawn where training series shared none.
+_DRAWN_TIMES = 100
+# "auto": a step of training for each observed value, between these, but in no fewer
+# epochs than this.
+_TRAINING_STEPS, _FEWEST_EPOCHS = (100, 3000), 30
+# "auto": a step of the solver for every two observations of the longest series, which
+# could tell of no quicker oscillation, between these.
+_SOLVER_STEPS = (5, 20)
+# "auto": series in a batch; a tenth of all, between these.
+_BATCH_SIZES = (32, 128)
+
+
+class _Runtime:
+    """What is rebuilt on demand, never stored."""
+
+    def __init__(self) -> None:
+        self.stack: MemberStack | None = None
+
+
+class BaseLatentODE(FunctionEstimator):
+    """What a latent ODE is fitted with, what a fit keeps, how input is read."""
+
+    _runtime: _Runtime
+
+    def __init__(
+        self,
+        *,
+        times: ArrayLike | None = None,
+        n_channels: int = 1,
+        window: tuple[float, float] | None = None,
+        context_end: float | None = None,
+        poisson: bool = False,
+        latent_size: int = 8,
+        encoder: str = "gru",
+        encoder_size: int = 32,
+        hidden_layer_sizes: Sequence[int] = (64, 64),
+        decoder_layer_sizes: Sequence[int] = (),
+        activation: str = "silu",
+        n_steps: int | Literal["auto"] = "auto",
+        n_draws: int = 32,
+        observation_dropout: float = 0.5,
+        beta: float = 1.0,
+        alpha: float = 0.0,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate_init: float = 2e-2,
+        max_iter: int | Literal["auto"] = "auto",
+        n_iter_no_change: int = 50,
+        early_stopping: bool | Literal["auto"] = "auto",
+        validation_fraction: float = 0.1,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.times = times
+        self.n_channels = n_channels
+        self.window = window
+        self.context_end = context_end
+        self.poisson = poisson
+        self.latent_size = latent_size
+        self.encoder = encoder
+        self.encoder_size = encoder_size
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.decoder_layer_sizes = decoder_layer_sizes
+        self.activation = activation
+        self.n_steps = n_steps
+        self.n_draws = n_draws
+        self.observation_dropout = observation_dropout
+        self.beta = beta
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.verbose = verbose
+        self.random_state = random_state
+        self.device = device
+
+    def _check_parameters(self) -> None:
+        for name in ("n_channels", "latent_size", "encoder_size", "n_draws"):
+            check_integer(name, getattr(self, name))
+        check_integer("n_iter_no_change", self.n_iter_no_change)
+        for name in ("batch_size", "max_iter", "n_steps"):
+            if getattr(self, name) != "auto":
+                check_integer(name, getattr(self, name))
+        check_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
+        check_sizes("decoder_layer_sizes", self.decoder_layer_sizes, allow_empty=True)
+        check_option("encoder", self.encoder, LATENT_ENCODERS)
+        check_option("activation", self.activation, sorted(ACTIVATIONS))
+        check_option("early_stopping", self.early_stopping, ("auto", True, False))
+        for name in ("poisson", "verbose"):
+            check_option(name, getattr(self, name), (True, False))
+        for name in ("beta", "alpha"):
+            check_real(name, getattr(self, name), 0)
+        check_real("observation_dropout", self.observation_dropout, 0, 1)
+        check_real("learning_rate_init", self.learning_rate_init, 0, inclusive=False)
+        check_real(
+            "validation_fraction", self.validation_fraction, 0, 1, inclusive=False
+        )
+        if self.context_end is not None:
+            check_real("context_end", self.context_end)
+        if self.window is not None:
+            window = np.asarray(self.window, dtype=np.float64)
+            if window.shape != (2,) or not window[0] < window[1] < np.inf:
+                raise ValueError(
+                    "window must be (start, end), start before end; got "
+                    f"{self.window!r}"
+                )
+        resolve_device(self.device)
+
+    def _batch(self, n_series: int) -> int:
+        if self.batch_size != "auto":
+            return min(int(self.batch_size), n_series)
+        return int(np.clip(n_series // 10, *_BATCH_SIZES))
+
+    def _epochs(self, series: PaddedSeries) -> int:
+        if self.max_iter != "auto":
+            return int(self.max_iter)
+        per_epoch = math.ceil(len(series) / self._batch(len(series)))
+        steps = np.clip(series.mask.sum(), *_TRAINING_STEPS)
+        return max(_FEWEST_EPOCHS, round(steps / per_epoch))
+
+    def _solver_steps(self, series: PaddedSeries) -> int:
+        if self.n_steps != "auto":
+            return int(self.n_steps)
+        return int(np.clip(math.ceil(series.times.shape[1] / 2), *_SOLVER_STEPS))
+
+    def _read(self, X: Any, *, reset: bool) -> PaddedSeries:
+        """Return checked series in their own units; set what a fit learns of them."""
+        if is_ragged(X):
+            panel = X if isinstance(X, Panel) else Panel(X)
+            if reset:
+                self.n_channels_ = panel.n_channels
+                self.times_ = np.zeros(0)
+                for name in ("n_features_in_", "feature_names_in_"):
+                    if hasattr(self, name):
+                        delattr(self, name)
+            elif panel.n_channels != self.n_channels_:
+                raise ValueError(
+                    f"X has {panel.n_channels} channels; the model was fitted to "
+                    f"{self.n_channels_}"
+                )
+            return padded(panel)
+        if not reset and not hasattr(self, "n_features_in_"):
+            raise ValueError(
+                "the model was fitted to series with times of their own; give a Panel "
+                "or a list of (times, values)"
+            )
+        rows = validate_data(
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
+        )
+        if reset:
+            self.n_channels_ = int(self.n_channels)
+            self.times_ = self._shared_times(rows.shape[1])
+        return padded_rows(rows, self.times_, self.n_channels_)
+
+    def _shared_times(self, n_columns: int) -> Array:
+        n_channels = self.n_channels_
+        if n_columns % n_channels:
+            raise ValueError(
+                f"X has {n_columns} columns, no multiple of n_channels={n_channels}; a "
+                "column is (time index) * n_channels + channel"
+            )
+        n_times = n_columns // n_channels
+        if self.times is None:
+            return np.linspace(0.0, 1.0, n_times)
+        times = np.asarray(self.times, dtype=np.float64)
+        if times.shape != (n_times,):
+            raise ValueError(
+                f"times has shape {times.shape}; X has {n_columns} columns of "
+                f"{n_channels} channels, which makes {n_times} times"
+            )
+        check_times("times", times)
+        return times
+
+    def _learn_scales(self, series: PaddedSeries) -> None:
+        """Set the window, and each channel's mean and scale."""
+        if not series.mask.any():
+            raise ValueError("X holds no observation at all, only NaN")
+        seen = series.times[series.mask.any(axis=2)]
+        ends = self.times_ if len(self.times_) else seen
+        if self.window is not None:
+            self.window_ = np.asarray(self.window, dtype=np.float64)
+        else:
+            self.window_ = np.array([ends.min(), ends.max()])
+            if self.window_[0] == self.window_[1]:
+                # One time alone: any length will do.
+                self.window_ = self.window_[0] + np.array([0.0, 1.0])
+        if not len(self.times_):
+            start, end = self.window_
+            self.times_ = np.linspace(start, end, _DRAWN_TIMES)
+        self.channel_observed_ = series.mask.any(axis=(0, 1))
+        self.channel_mean_ = np.zeros(self.n_channels_)
+        self.channel_scale_ = np.ones(self.n_channels_)
+        for c in np.flatnonzero(self.channel_observed_):
+            values = series.values[..., c][series.mask[..., c]][:, None]
+            mean, scale = weighted_moments(values, np.ones(len(values)))
+            self.channel_mean_[c], self.channel_scale_[c] = mean[0], scale[0]
+        self.event_rates_ = None
+        if self.poisson:
+            counts = series.mask.sum(axis=(0, 1))
+            # A channel without events keeps a rate that it could have had.
+            self.event_rates_ = np.maximum(counts, 0.5) / len(series)
+
+    def _inner(self, series: PaddedSeries) -> PaddedSeries:
+        """Return series in units of the window and of the channels' scales."""
+        times = self._inner_times(series.times)
+        seen = series.mask.any(axis=2)
+        times = np.where(seen, times, 0.0)
+        early = seen & (times < 0)
+        if early.any():
+            i, k = np.argwhere(early)[0]
+            raise ValueError(
+                f"series {i} was observed at {series.times[i, k]:g}, before the "
+                f"window's start {self.window_[0]:g}; give a window that holds all "
+                "times"
+            )
+        late = seen & (times > 1 + 1e-12)
+        if self.poisson and late.any():
+            i, k = np.argwhere(late)[0]
+            raise ValueError(
+                f"series {i} has an event at {series.times[i, k]:g}, after the "
+                f"window's end {self.window_[1]:g}; give a window that holds all events"
+            )
+        with np.errstate(over="ignore"):
+            values = (series.values - self.channel_mean_) / self.channel_scale_
+        values = np.clip(values, -_FARTHEST, _FARTHEST)
+        # Padding comes after all times, as a backward encoder needs no order there.
+        return PaddedSeries(times, np.where(series.mask, values, 0.0), series.mask)
+
+    def _inner_times(self, times: Array) -> Array:
+        start, end = self.window_
+        # Halves first: the length of the widest windows would overflow.
+        return (times / 2 - start / 2) / (end / 2 - start / 2)
+
+    def _windows(self, series: PaddedSeries) -> Array:
+        return np.tile([0.0, 1.0], (len(series), 1))
+
+    def _context_end(self) -> float:
+        if self.context_end is None:
+            return float("inf")
+        return float(self._inner_times(np.array(float(self.context_end))))
+
+    def _build_module(self) -> LatentODENetwork:
+        rates = self.event_rates_
+        return LatentODENetwork(
+            self.n_channels_,
+            latent_size=int(self.latent_size),
+            encoder=self.encoder,
+            encoder_size=int(self.encoder_size),
+            hidden_layer_sizes=check_sizes(
+                "hidden_layer_sizes", self.hidden_layer_sizes
+            ),
+            decoder_layer_sizes=check_sizes(
+                "decoder_layer_sizes", self.decoder_layer_sizes, allow_empty=True
+            ),
+            activation=self.activation,
+            n_steps=self.n_steps_,
+            mean_rates=None if rates is None else rates.tolist(),
+        )
+
+    def _stack(self) -> MemberStack:
+        if self._runtime.stack is None:
+            self._runtime.stack = MemberStack(self._build_module, draw_module)
+        return self._runtime.stack
+
+    def _answers(self) -> SeriesAnswers:
+        network = self._stack().bind(torch.as_tensor(self.parameters_))
+        assert isinstance(network, LatentODENetwork)
+        noise = opposite_draws(int(self.n_draws), network.latent_size, self.draw_seed_)
+        return SeriesAnswers(network, self._context_end(), noise)
+
+    def _noise_std(self) -> Array:
+        """Return the noise of each channel, standardized."""
+        with torch.no_grad():
+            return self._answers().network.noise()[0].numpy()
+
+    @classmethod
+    def _fitted_attributes(cls) -> tuple[str, ...]:
+        return (
+            "n_features_in_",
+            "feature_names_in_",
+            "n_channels_",
+            "times_",
+            "window_",
+            "channel_observed_",
+            "channel_mean_",
+            "channel_scale_",
+            "event_rates_",
+            "parameters_",
+            "draw_seed_",
+            "n_steps_",
+            "n_iter_",
+            "best_iter_",
+            "loss_curve_",
+            "validation_scores_",
+            "n_retries_",
+        )
+
+    def _check_fitted_state(self) -> None:
+        """Raise ValueError if loaded attributes do not make a fitted estimator."""
+        self._check_parameters()
+        n_channels = check_integer("n_channels_", self.n_channels_)
+        check_integer("draw_seed_", self.draw_seed_, low=0)
+        check_integer("n_steps_", self.n_steps_)
+        if hasattr(self, "n_features_in_"):
+            n_columns = check_integer("n_features_in_", self.n_features_in_)
+            check_shape("times_", self.times_, (n_columns // n_channels,))
+        else:
+            check_shape("times_", self.times_, (_DRAWN_TIMES,))
+        check_shape("window_", self.window_, (2,))
+        for name in ("channel_mean_", "channel_scale_"):
+            check_shape(name, getattr(self, name), (n_channels,))
+        if (
+            not isinstance(self.channel_observed_, np.ndarray)
+            or self.channel_observed_.dtype.kind != "b"
+            or self.channel_observed_.shape != (n_channels,)
+        ):
+            raise ValueError("channel_observed_ must be an array of bool per channel")
+        if (self.event_rates_ is not None) != bool(self.poisson):
+            raise ValueError("event_rates_ belong to poisson=True alone")
+        if self.event_rates_ is not None:
+            check_shape("event_rates_", self.event_rates_, (n_channels,))
+        # On the meta device a network costs nothing, however large the file says it is.
+        with torch.device("meta"):
+            module = self._build_module()
+        n_parameters = sum(value.numel() for value in module.parameters())
+        check_shape("parameters_", self.parameters_, (1, n_parameters))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is rebuilt on demand."""
+        state = dict(super().__getstate__())
+        state.pop("_runtime", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().__setstate__(state)
+        if hasattr(self, "parameters_"):
+            self._runtime = _Runtime()

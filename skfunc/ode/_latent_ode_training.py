@@ -1,0 +1,274 @@
+"""Training of a latent ODE, and its answers for padded series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skfunc._shapes import Float
+from skfunc.nn import (
+    LatentODENetwork,
+    SeriesBatch,
+    series_importance_bound,
+    series_lower_bound,
+)
+from skfunc.ode._panel import PaddedSeries
+from skfunc.training import MemberStack, TrainingOptions, TrainingResult, train
+
+Array = NDArray[np.float64]
+
+# Steepest gradient, against a rare series far from the others.
+_MAX_GRADIENT_NORM = 5.0
+# Numbers in one chunk's states while series are predicted.
+_CHUNK_NUMBERS = 2_000_000
+# Draws that judge the held-out series; the same ones after every epoch.
+_JUDGING_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class SeriesTraining:
+    """How a latent ODE is trained."""
+
+    learning_rate: float
+    alpha: float
+    beta: float
+    divergence_warmup: float
+    max_iter: int
+    batch_size: int
+    n_iter_no_change: int
+    context_end: float
+    most_hidden: float
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+
+
+class _Objective:
+    """Negative lower bound of series per observed value, its divergence warming up."""
+
+    def __init__(
+        self, options: SeriesTraining, latent_size: int, mean_count: float
+    ) -> None:
+        self.options, self.mean_count = options, mean_count
+        self.latent_size = latent_size
+        self.generator = torch.Generator(options.device).manual_seed(options.seed)
+        judging = torch.Generator().manual_seed(options.seed)
+        draws = torch.randn(
+            1, _JUDGING_DRAWS // 2, 1, latent_size, generator=judging
+        ).double()
+        # Pairs of opposite draws.
+        self.judging = torch.cat([draws, -draws], 1).to(options.device, options.dtype)
+        self.n_epochs = 0
+
+    def on_epoch_begin(self) -> None:
+        self.n_epochs += 1
+
+    def _series(self, batch: Sequence[Tensor]) -> SeriesBatch:
+        times, values, mask, window = batch
+        read = (times <= self.options.context_end).to(times.dtype)
+        return SeriesBatch(times, values, mask, read, window).trimmed()
+
+    def _with_gaps(self, series: SeriesBatch) -> SeriesBatch:
+        """Hide some observations from the encoder, a share of its own for each row."""
+        share = self._uniform(series.read[:, :, :1]) * self.options.most_hidden
+        seen = self._uniform(series.read) >= share
+        return series._replace(read=series.read * seen)
+
+    def _uniform(self, like: Tensor) -> Tensor:
+        return torch.rand(
+            like.shape, generator=self.generator, dtype=like.dtype, device=like.device
+        )
+
+    def training_loss(
+        self, module: nn.Module, batch: Sequence[Tensor]
+    ) -> Float[Tensor, "members rows"]:
+        series = self._with_gaps(self._series(batch))
+        members, rows = series.times.shape[:2]
+        noise = torch.randn(
+            (members, 1, rows, self.latent_size),
+            generator=self.generator,
+            dtype=series.times.dtype,
+            device=series.times.device,
+        )
+        rising = self.options.divergence_warmup * self.options.max_iter
+        weight = min(1.0, self.n_epochs / rising) if rising > 0 else 1.0
+        return self._loss(module, series, noise, weight * self.options.beta)
+
+    def held_out_loss(
+        self, module: nn.Module, batch: Sequence[Tensor]
+    ) -> Float[Tensor, "members rows"]:
+        series = self._series(batch)
+        members, rows = series.times.shape[:2]
+        noise = self.judging.expand(members, _JUDGING_DRAWS, rows, self.latent_size)
+        return self._loss(module, series, noise, self.options.beta)
+
+    def _loss(
+        self, module: nn.Module, series: SeriesBatch, noise: Tensor, weight: float
+    ) -> Tensor:
+        assert isinstance(module, LatentODENetwork)
+        posterior = module.encoder(series)
+        bound = series_lower_bound(module, series, posterior, noise, weight)
+        return -bound / self.mean_count
+
+
+def train_series(
+    stack: MemberStack,
+    latent_size: int,
+    series: PaddedSeries,
+    window: Array,
+    held_out: NDArray[np.bool_],
+    options: SeriesTraining,
+    on_epoch: Callable[[TrainingResult], bool],
+) -> TrainingResult:
+    """Train one network on standardized series.
+
+    Parameters
+    ----------
+    stack : MemberStack
+        Of one `LatentODENetwork`.
+    latent_size : int
+        Width of its state.
+    series : PaddedSeries
+        Times in units of the window, values standardized.
+    window : ndarray of shape (rows, 2)
+        From when to when each series was observed.
+    held_out : ndarray of bool of shape (rows,)
+        Series that judge; none trains to the end.
+    options : SeriesTraining
+        How to train.
+    on_epoch : callable
+        Called after every epoch; True ends the training.
+    """
+
+    def tensor(values: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(values, dtype=options.dtype, device=options.device)
+
+    mean_count = max(1.0, series.mask.sum() / len(series))
+    objective = _Objective(options, latent_size, mean_count)
+    judges = tensor(held_out[None].astype(float))
+    return train(
+        stack,
+        tensor(stack.initial([options.seed]).numpy()),
+        objective.training_loss,
+        [tensor(x) for x in (series.times, series.values, series.mask, window)],
+        1.0 - judges,
+        seeds=[options.seed],
+        options=TrainingOptions(
+            learning_rate=np.array([options.learning_rate]),
+            alpha=np.array([options.alpha]),
+            max_iter=options.max_iter,
+            batch_size=options.batch_size,
+            n_iter_no_change=options.n_iter_no_change,
+            max_gradient_norm=_MAX_GRADIENT_NORM,
+            stop_on_plateau=bool(held_out.any()),
+        ),
+        held_out_weights=judges if held_out.any() else None,
+        held_out_loss=objective.held_out_loss,
+        on_epoch_begin=objective.on_epoch_begin,
+        on_epoch=on_epoch,
+    )
+
+
+class SeriesAnswers:
+    """What a trained network says of standardized series, in float64.
+
+    Parameters
+    ----------
+    network : LatentODENetwork
+        With the trained parameters bound.
+    context_end : float
+        Time up to which series are read.
+    noise : Tensor of shape (draws, size)
+        Draws shared by all series, so that one's answer does not depend on others.
+    """
+
+    def __init__(
+        self, network: LatentODENetwork, context_end: float, noise: Tensor
+    ) -> None:
+        self.network, self.context_end, self.noise = network, context_end, noise
+
+    def _chunks(
+        self, series: PaddedSeries, window: Array, n_times: int
+    ) -> Iterator[tuple[slice, SeriesBatch]]:
+        per_time = self.network.latent_size * 4 + series.values.shape[2]
+        slots = max(n_times, series.times.shape[1], self.network.n_steps)
+        per_row = len(self.noise) * slots * per_time
+        size = max(1, _CHUNK_NUMBERS // per_row)
+        for start in range(0, len(series), size):
+            rows = slice(start, start + size)
+            parts = (series.times, series.values, series.mask, window)
+            times, values, mask, ends = (
+                torch.as_tensor(x[rows], dtype=torch.float64).unsqueeze(0)
+                for x in parts
+            )
+            read = (times <= self.context_end).double()
+            yield rows, SeriesBatch(times, values, mask, read, ends)
+
+    def means(self, series: PaddedSeries, window: Array) -> Array:
+        """Return the posterior means of initial states, (rows, size)."""
+        with torch.no_grad():
+            parts = [
+                self.network.encoder(batch).mean[0].numpy()
+                for _, batch in self._chunks(series, window, 1)
+            ]
+        return np.concatenate(parts)
+
+    def bounds(self, series: PaddedSeries, window: Array) -> Array:
+        """Return the importance-weighted bound of every series, (rows,)."""
+        parts = []
+        with torch.no_grad():
+            for _, batch in self._chunks(series, window, 1):
+                posterior = self.network.encoder(batch)
+                shape = (1, *self.noise.shape[:1], *posterior.mean.shape[1:])
+                noise = self.noise.reshape(1, len(self.noise), 1, -1).expand(shape)
+                bound = series_importance_bound(self.network, batch, posterior, noise)
+                parts.append(bound[0].numpy())
+        return np.concatenate(parts)
+
+    def paths(
+        self,
+        series: PaddedSeries,
+        window: Array,
+        times: Array,
+        noise: Tensor | None = None,
+        *,
+        rates: bool = False,
+    ) -> Iterator[tuple[slice, Array]]:
+        """Yield chunks of posterior paths at times (rows, times).
+
+        Each is (draws, rows, times, channels): observations' means, or event rates.
+        """
+        noise = self.noise if noise is None else noise
+        with torch.no_grad():
+            for rows, batch in self._chunks(series, window, times.shape[1]):
+                posterior = self.network.encoder(batch)
+                starts = posterior.mean + posterior.std * noise.unsqueeze(1)
+                yield rows, self.at(starts, times[rows], rates=rates)
+
+    def at(self, starts: Tensor, times: Array, *, rates: bool = False) -> Array:
+        """Return paths from states (draws, rows, size) at times (rows, times)."""
+        draws, rows, _ = starts.shape
+        wanted = torch.as_tensor(times, dtype=torch.float64)
+        wanted = wanted.expand(draws, *wanted.shape).flatten(0, 1).unsqueeze(0)
+        end = float(times.max()) if times.size else 1.0
+        with torch.no_grad():
+            path = self.network.path(starts.flatten(0, 1).unsqueeze(0), max(end, 1.0))
+            z = path.at(wanted)
+            y = self.network.intensity(z) if rates else self.network.decode(z)
+        return y[0].unflatten(0, (draws, rows)).numpy()
+
+
+def opposite_draws(n_draws: int, size: int, seed: int) -> Tensor:
+    """Return standard normal draws in pairs of opposites, (n_draws, size)."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(
+        math.ceil(n_draws / 2), size, generator=generator, dtype=torch.float64
+    )
+    return torch.cat([half, -half])[:n_draws]
