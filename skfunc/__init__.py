@@ -11,10 +11,12 @@ __version__ = "0.1.0.dev0"
 # import torch and `import skfunc` should not.
 _PUBLIC = {
     "CNFDensity": "skfunc.ode",
+    "ConditionalCNFRegressor": "skfunc.ode",
     "FiniteEnsemble": "skfunc.infinite_width",
     "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
+    "LatentODE": "skfunc.ode",
     "NeuralProcessClassifier": "skfunc.neural_process",
     "NeuralProcessMetaLearner": "skfunc.neural_process",
     "NeuralProcessPrior": "skfunc.neural_process",
@@ -40,10 +42,12 @@ _MODULES = (
 
 __all__ = [
     "CNFDensity",
+    "ConditionalCNFRegressor",
     "FiniteEnsemble",
     "ImageCompleter",
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
+    "LatentODE",
     "NeuralProcessClassifier",
     "NeuralProcessMetaLearner",
     "NeuralProcessPrior",
@@ -87,7 +91,13 @@ if TYPE_CHECKING:
         NeuralProcessPrior,
         NeuralProcessRegressor,
     )
-    from skfunc.ode import CNFDensity, ODENetClassifier, ODENetRegressor
+    from skfunc.ode import (
+        CNFDensity,
+        ConditionalCNFRegressor,
+        LatentODE,
+        ODENetClassifier,
+        ODENetRegressor,
+    )
     from skfunc.persistence import load
     from skfunc.sde import SDEBNNClassifier, SDEBNNRegressor
 

@@ -212,12 +212,16 @@ class FunctionRegressorMixin(MultiOutputMixin, RegressorMixin):
         """
         predictive = self._predictive_of(X)
         targets = check_array(y, ensure_2d=False, dtype=np.float64)
-        mean = np.asarray(predictive.mean())
         targets = targets.reshape(len(targets), -1)
-        expected = mean.reshape(len(mean), -1).shape
+        expected = self._target_shape(predictive)
         if targets.shape != expected:
             raise ValueError(f"y has shape {targets.shape}; expected {expected}")
         return predictive.log_prob(targets)
+
+    def _target_shape(self, predictive: Predictive) -> tuple[int, ...]:
+        """Return (rows, targets)."""
+        mean = np.asarray(predictive.mean())
+        return mean.reshape(len(mean), -1).shape
 
     def sample_y(
         self,

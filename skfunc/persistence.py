@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 # The classes that a file may name, and where they live: nothing else is imported.
 ESTIMATORS = {
     "CNFDensity": "skfunc.ode",
+    "ConditionalCNFRegressor": "skfunc.ode",
     "FiniteEnsemble": "skfunc.infinite_width",
     "ImageCompleter": "skfunc.neural_process",
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
+    "LatentODE": "skfunc.ode",
     "NeuralProcessClassifier": "skfunc.neural_process",
     "NeuralProcessMetaLearner": "skfunc.neural_process",
     "NeuralProcessRegressor": "skfunc.neural_process",

@@ -12,10 +12,13 @@ import skfunc
 ESTIMATORS = [
     skfunc.CNFDensity(max_iter=2, max_components=2),
     skfunc.CNFDensity(base="normal", max_iter=2),
+    skfunc.ConditionalCNFRegressor(),
     skfunc.FiniteEnsemble(),
     skfunc.ImageCompleter(max_iter=5),
     skfunc.InfiniteWidthClassifier(),
     skfunc.InfiniteWidthRegressor(),
+    skfunc.LatentODE(max_iter=3),
+    skfunc.LatentODE(max_iter=2, encoder="ode_rnn", poisson=True),
     skfunc.NeuralProcessClassifier(),
     skfunc.NeuralProcessClassifier("self", max_iter=20),
     skfunc.NeuralProcessMetaLearner(max_iter=5),

@@ -6,6 +6,7 @@ leading axis.
 
 from skfunc.nn._attention import AttentionBlock, InducingAttention, MultiHeadAttention
 from skfunc.nn._density_base import GaussianComponents, StackedComponents
+from skfunc.nn._density_conditional import ConditionalFlow, FieldContext
 from skfunc.nn._density_field import (
     SMOOTH_ACTIVATIONS,
     TraceField,
@@ -88,6 +89,7 @@ __all__ = [
     "BaseRows",
     "BinsLikelihood",
     "CategoricalLikelihood",
+    "ConditionalFlow",
     "ConditionalNeuralProcess",
     "ContinuousFlow",
     "ContinuousLikelihood",
@@ -96,6 +98,7 @@ __all__ = [
     "ConvolutionalGridNeuralProcess",
     "ConvolutionalNeuralProcess",
     "DiagonalNormal",
+    "FieldContext",
     "GaussianComponents",
     "GaussianLikelihood",
     "GroupNorm",

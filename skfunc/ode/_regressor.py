@@ -19,6 +19,16 @@ from skfunc.ode._odenet import BaseODENet, document_odenet
 _VARIANCE_POWER = 0.5
 
 
+def weigh_by_variance(nll: Tensor, log_var: Tensor) -> Tensor:
+    """Weight Gaussian losses by a power of the predicted variance of each target.
+
+    Seitzer et al. 2022, On the pitfalls of heteroscedastic uncertainty estimation with
+    probabilistic neural networks (arXiv 2203.09168): the plain likelihood forgets rows
+    that it once called noisy, and is unstable where noise is small.
+    """
+    return (nll * torch.exp(_VARIANCE_POWER * log_var.detach())).sum(-1)
+
+
 @document_odenet
 class ODENetRegressor(MemberRegressor, BaseODENet):
     """Regressor of continuous depth that predicts a distribution.
@@ -90,14 +100,7 @@ class ODENetRegressor(MemberRegressor, BaseODENet):
     def _training_loss(
         self, module: nn.Module, batch: Sequence[Tensor]
     ) -> Float[Tensor, "members rows"]:
-        """Weight the same by a power of the predicted variance of each target.
-
-        Seitzer et al. 2022, On the pitfalls of heteroscedastic uncertainty estimation
-        with probabilistic neural networks (arXiv 2203.09168): the plain likelihood
-        forgets rows that it once called noisy, and is unstable where noise is small.
-        """
-        nll, log_var = self._target_losses(module, batch)
-        return (nll * torch.exp(_VARIANCE_POWER * log_var.detach())).sum(-1)
+        return weigh_by_variance(*self._target_losses(module, batch))
 
     def _target_losses(
         self, module: nn.Module, batch: Sequence[Tensor]
