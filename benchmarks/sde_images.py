@@ -45,8 +45,8 @@ FIGURES = Path(__file__).parents[1] / "docs" / "_static"
 # The first file that is there; by default, training rows, test rows, side and
 # CPU-seconds.
 SETS = {
-    "mnist": (("mnist",), 6000, 200, 14, 10),
-    "fashion_mnist": (("fashion_mnist",), 6000, 200, 14, 10),
+    "mnist": (("mnist",), 6000, 500, 14, 30),
+    "fashion_mnist": (("fashion_mnist",), 6000, 500, 14, 30),
     "cifar10": (("cifar10_full", "cifar10_10k2k"), 4000, 500, 16, 30),
 }
 # As in `mnist.py`, but with rows kept out, which also calibrate the probabilities.
