@@ -64,9 +64,10 @@ accuracy = cross_val_score(LogisticRegression(), codes, test.clockwise).mean()
 print(f"accuracy of the direction from latent codes: {accuracy:.2f}")
 
 # %%
-# Four series, and the plane of the codes
-# ---------------------------------------
-# The thin lines are paths that the model finds possible.
+# Six series, and the plane of the codes
+# --------------------------------------
+# The thin lines are paths that the model finds possible; squares mark where the window
+# ends.
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
 times = np.concatenate([test.times, test.future_times])
 paths = model.sample_paths(X_test, times, 10)
@@ -83,7 +84,7 @@ for axis, rows, title in zip(
         axis.plot(*X_test[i].reshape(-1, 2).T, ".", color=colour, markersize=4)
         axis.plot(*truth[len(test.times)], "s", color="black", markersize=4)
     axis.set_aspect("equal", adjustable="datalim")
-    axis.set_title(f"{title}; squares: the end of the window")
+    axis.set_title(title)
 plane = PCA(2).fit_transform(codes)
 for turn, colour, name in (
     (False, "tab:orange", "counter-clockwise"),

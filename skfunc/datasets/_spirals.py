@@ -23,7 +23,7 @@ _CENTRE = -5.0
 class Spirals:
     """Series of points on spirals.
 
-    Attributes
+    Parameters
     ----------
     times : ndarray of shape (n_times,)
         Radians turned since a series began.
@@ -37,6 +37,17 @@ class Spirals:
         Points there, without noise.
     clockwise : ndarray of bool of shape (n_series,)
         In which direction a spiral turns.
+
+    See Also
+    --------
+    make_spirals : Draw them.
+
+    Examples
+    --------
+    >>> from skfunc.datasets import make_spirals
+    >>> spirals = make_spirals(3, n_future=10, random_state=0)
+    >>> type(spirals).__name__, spirals.future_times.shape
+    ('Spirals', (10,))
     """
 
     times: NDArray[np.float64]
