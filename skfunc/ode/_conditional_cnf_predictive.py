@@ -16,7 +16,7 @@ from scipy import special
 from skfunc._shapes import Float
 from skfunc.nn import ConditionalFlow, FieldContext, SolverOptions
 from skfunc.ode._conditional_cnf_grid import MonotoneMap, even_points
-from skfunc.predictive import shuffled_rounds
+from skfunc.predictive._levels import shuffled_rounds
 from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]

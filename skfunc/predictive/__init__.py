@@ -12,7 +12,7 @@ length 1 inside; `squeeze` says whether the user sees it.
 from skfunc.predictive._categorical import Categorical
 from skfunc.predictive._gaussian import Gaussian
 from skfunc.predictive._gaussian_mixture import GaussianMixture
-from skfunc.predictive._levels import coverage_levels, shuffled_rounds
+from skfunc.predictive._levels import coverage_levels
 from skfunc.predictive._sampled_process import Functions, Marginals, SampledProcess
 from skfunc.predictive._student_mixture import StudentMixture
 
@@ -25,7 +25,6 @@ __all__ = [
     "SampledProcess",
     "StudentMixture",
     "coverage_levels",
-    "shuffled_rounds",
 ]
 
 Predictive = GaussianMixture | StudentMixture | Gaussian | SampledProcess
