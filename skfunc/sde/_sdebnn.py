@@ -24,8 +24,9 @@ from skfunc._validation import check_integer, check_option, check_real
 from skfunc.nn import DRIFTS, SDEBNN, PathOptions, PathOutputs, draw_sde_bnn
 from skfunc.solvers import check_sde_method
 
-# Paths of each member that judge its epochs, and that calibrate it.
-_JUDGING_PATHS = 4
+# Paths of each member that judge its epochs, and that calibrate it; fewer for
+# convolutions, where a path over all rows is what an epoch costs.
+_JUDGING_PATHS, _JUDGING_IMAGE_PATHS = 4, 2
 
 _PARAMETERS = f"""{NETWORK_PARAMETERS}
     n_members : int, default=8
@@ -245,7 +246,9 @@ class BaseSDEBNN(DepthEstimator):
         return max(1, self.n_predict_paths // self.n_members)
 
     def _judging_paths(self) -> int:
-        return min(_JUDGING_PATHS, self._paths_per_member())
+        as_rows = self.image_shape is None or self.field == "mlp"
+        most = _JUDGING_PATHS if as_rows else _JUDGING_IMAGE_PATHS
+        return min(most, self._paths_per_member())
 
     def _fit_options(self) -> dict[str, Any]:
         return {"n_paths": self._judging_paths()}
