@@ -41,7 +41,8 @@ _PARAMETERS = f"""{NETWORK_PARAMETERS}
         Of a low-rank drift.
     sigma : float or "auto", default="auto"
         Diffusion of the weights, of prior and posterior alike. "auto" learns one for
-        each member, from .1 on, by the evidence lower bound.
+        each member, from .1 on, or from .02 for convolutions, by the evidence lower
+        bound.
     mean_reversion : float, default=1.0
         Rate at which the prior pulls the weights towards their mean.
     prior_mean : {{"initial", "zero"}}, default="initial"
