@@ -330,12 +330,18 @@ class BaseSDEBNN(DepthEstimator):
         rows = self._scaled(self._check_rows(X))
         generator = check_random_state(random_state)
         seed = int(generator.randint(2**31 - 1))
-        n_paths = -(-n_samples // self.n_members)
-        outputs = self._member_outputs(rows, seed=seed, n_paths=n_paths, prior=prior)
-        # Paths of all members in turn, so that few draws are of different members.
-        by_member = outputs.reshape(self.n_members, n_paths, *outputs.shape[1:])
         first = generator.permutation(self.n_members)
-        return by_member[first].swapaxes(0, 1).reshape(outputs.shape)[:n_samples]
+        n_paths = self._paths_per_member()
+        blocks = []
+        # As many paths at a time as a prediction has, so that memory does not grow.
+        for block in range(math.ceil(n_samples / (n_paths * self.n_members))):
+            outputs = self._member_outputs(
+                rows, seed=(seed + block) % 2**31, n_paths=n_paths, prior=prior
+            )
+            # Paths of all members in turn, so that few draws are of different members.
+            by_member = outputs.reshape(self.n_members, n_paths, *outputs.shape[1:])
+            blocks.append(by_member[first].swapaxes(0, 1).reshape(outputs.shape))
+        return np.concatenate(blocks)[:n_samples]
 
     def _finish_fit(
         self,
