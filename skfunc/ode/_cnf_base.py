@@ -1,37 +1,50 @@
-"""Base distributions of a flow, fitted to rows: a normal, a mixture, a kernel density.
-
-Each is a mixture of Gaussians; see `skfunc.nn.GaussianComponents`.
-"""
+"""Choice of a flow's base: which parts, at which shares, by rows they did not see."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import optimize
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
-from sklearn import config_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
-from skfunc.nn import GaussianComponents, StackedComponents
+from skfunc.ode._cnf_forms import (
+    MIXTURE_ROWS,
+    BackgroundForm,
+    Base,
+    BaseForm,
+    Form,
+    KernelForm,
+    LocalKernelForm,
+    MixtureForm,
+    NormalForm,
+    at_most,
+)
 
 Array = NDArray[np.float64]
 
-# Added to the variances of a mixture, for rows of about unit variance.
-_REGULARIZATION = 1e-6
 # A larger mixture is not tried once this many sizes did not lower the criterion.
 _PATIENCE = 3
 # Fewer rows are a Gaussian's.
 _FEWEST_ROWS_TO_CHOOSE = 10
-# Rows that mixtures are fitted to at most; more do not move a few components.
-_MIXTURE_ROWS = 20_000
-# Rows from which a kernel density is no candidate: each would be a component.
-KERNEL_ROWS = 5000
+# Sizes of the mixtures that are stacked, by the kind of their covariances, as far as
+# the most components that were allowed; those of diagonal ones may be more.
+_STACKED_SIZES = {
+    "full": (1, 2, 3, 4, 6, 8, 11, 15, 20, 30),
+    "diag": (2, 4, 8, 15, 25, 40, 60),
+    "tied": (4, 8, 15, 30),
+}
+_MORE_DIAGONAL = 2
+# A stacked mixture has at least so many rows for each component.
+_ROWS_PER_COMPONENT = 3
+# Random starts of each, all of which are stacked: their mean is better than the best.
+# The largest have one.
+_STARTS, _LARGEST_RESTARTED = 2, {"full": 15, "diag": 40, "tied": 15}
+# Rows from which a kernel density is no candidate: each would be a component. One of
+# local kernels has a covariance for each, too.
+KERNEL_ROWS, _LOCAL_KERNEL_ROWS = 5000, 3000
+# Neighbours per column and bandwidths of the local kernels.
+_LOCAL_KERNELS = ((1.0, 0.4), (1.0, 0.9), (8.0, 0.4))
 # Bandwidths tried, as factors on Scott's rule, as powers of e.
 _LOG_BANDWIDTHS = (-3.5, 1.5)
 # Expectation-maximization steps of the shares, and the share that counts as none.
@@ -40,101 +53,11 @@ _STACKING_STEPS, _SMALLEST_SHARE = 300, 0.01
 _SMALLEST_DENSITY = 1e-200
 # Standard deviations of the normals that a flow's base is mixed of.
 _WIDTHS = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 4.0)
-# Numbers in a block of distances.
-_BLOCK_NUMBERS = 4_000_000
-
-
-@dataclass(frozen=True)
-class Part:
-    """A mixture of Gaussians that stands in a base, and what it was fitted as."""
-
-    kind: str
-    means: Array
-    weights: Array
-    cholesky: Array
-
-    def components(self) -> GaussianComponents:
-        """Return the distribution, in float64 on the CPU."""
-        return GaussianComponents(
-            *(torch.as_tensor(a) for a in (self.means, self.weights, self.cholesky))
-        )
-
-
-@dataclass(frozen=True)
-class Base:
-    """Parts of a fitted base, and their shares."""
-
-    parts: tuple[Part, ...]
-    shares: Array
-
-    def components(self) -> StackedComponents:
-        """Return the distribution, in float64 on the CPU."""
-        return StackedComponents(
-            [part.components() for part in self.parts],
-            torch.as_tensor(self.shares),
-            self.kernels,
-        )
-
-    @property
-    def kernels(self) -> list[bool]:
-        """Which parts have a component at each training row."""
-        return [part.kind == "kernel" for part in self.parts]
-
-    @property
-    def n_components(self) -> int:
-        """Components of all parts."""
-        return sum(len(part.means) for part in self.parts)
-
-    def log_prob(self, rows: Array) -> Array:
-        """Return log densities, in bounded memory."""
-        components = self.components()
-        step = max(1, _BLOCK_NUMBERS // (self.n_components * rows.shape[1]))
-        parts = [
-            components.log_prob(torch.as_tensor(rows[start : start + step])).numpy()
-            for start in range(0, max(len(rows), 1), step)
-        ]
-        return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class MixtureForm:
-    """Number of components, and the kind of their covariances."""
-
-    n_components: int
-    covariance_type: str
-
-    def fit(self, rows: Array, seed: int) -> GaussianMixture:
-        """Return the fitted mixture."""
-        mixture = GaussianMixture(
-            self.n_components,
-            covariance_type=self.covariance_type,
-            reg_covar=_REGULARIZATION,
-            random_state=seed,
-        )
-        # The k-means start has no other array library's form.
-        with warnings.catch_warnings(), config_context(array_api_dispatch=False):
-            # EM that has not settled is a mixture too, and is judged by its likelihood.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return mixture.fit(rows)
-
-    def part(self, rows: Array, seed: int) -> Part:
-        """Return the mixture fitted to rows."""
-        mixture = self.fit(_at_most(rows, _MIXTURE_ROWS, seed), seed)
-        size = rows.shape[1]
-        covariances = mixture.covariances_
-        if self.covariance_type == "diag":
-            covariances = np.stack([np.diag(row) for row in covariances])
-        elif self.covariance_type == "tied":
-            covariances = covariances[None]
-        elif self.covariance_type == "spherical":
-            covariances = np.stack([v * np.eye(size) for v in covariances])
-        cholesky = np.linalg.cholesky(covariances)
-        return Part("mixture", mixture.means_, mixture.weights_, cholesky)
 
 
 def choose_mixture(rows: Array, max_components: int, seed: int) -> MixtureForm:
     """Return the mixture of least Bayesian information criterion."""
-    rows = _at_most(rows, _MIXTURE_ROWS, seed)
+    rows = at_most(rows, MIXTURE_ROWS, seed)
     best, least = MixtureForm(1, "full"), np.inf
     for covariance_type in ("full", "diag"):
         own_least, waited = np.inf, 0
@@ -150,27 +73,18 @@ def choose_mixture(rows: Array, max_components: int, seed: int) -> MixtureForm:
     return best
 
 
-@dataclass(frozen=True)
-class KernelForm:
-    """Bandwidth of a Gaussian kernel, alike in all directions or as the rows vary."""
-
-    bandwidth: float
-    follows_covariance: bool
-
-    def factor(self, rows: Array) -> Array:
-        """Return the Cholesky factor of the covariance at bandwidth 1."""
-        size = rows.shape[1]
-        if not self.follows_covariance:
-            return np.eye(size)
-        covariance = np.cov(rows.T, ddof=0).reshape(size, size)
-        covariance = covariance + _REGULARIZATION * np.eye(size)
-        return np.linalg.cholesky(covariance).astype(np.float64)
-
-    def part(self, rows: Array, seed: int = 0) -> Part:
-        """Return the kernel density of rows."""
-        del seed
-        weights = np.full(len(rows), 1.0 / len(rows))
-        return Part("kernel", rows, weights, self.bandwidth * self.factor(rows)[None])
+def stacked_mixtures(n_rows: int, max_components: int) -> list[MixtureForm]:
+    """Return the mixtures that are stacked for so many rows."""
+    forms = []
+    for covariance_type, sizes in _STACKED_SIZES.items():
+        most = max_components * (_MORE_DIAGONAL if covariance_type == "diag" else 1)
+        most = min(most, n_rows // _ROWS_PER_COMPONENT)
+        for size in sizes:
+            again = 1 < size <= _LARGEST_RESTARTED[covariance_type]
+            for start in range(_STARTS if again else 1):
+                if size <= most:
+                    forms.append(MixtureForm(size, covariance_type, start))
+    return forms
 
 
 def choose_kernel(rows: Array, follows_covariance: bool) -> tuple[KernelForm, Array]:
@@ -198,51 +112,6 @@ def choose_kernel(rows: Array, follows_covariance: bool) -> tuple[KernelForm, Ar
     )
     form = KernelForm(float(scott * np.exp(result.x)), follows_covariance)
     return form, log_prob(result.x)
-
-
-@dataclass(frozen=True)
-class BackgroundForm:
-    """A wide Gaussian around all rows: a rare row costs no more than its rarity."""
-
-    factor: float = 3.0
-
-    def part(self, rows: Array, seed: int = 0) -> Part:
-        """Return the Gaussian fitted to rows, widened."""
-        del seed
-        factor = KernelForm(1.0, True).factor(rows)
-        means = rows.mean(axis=0, keepdims=True)
-        return Part("background", means, np.ones(1), self.factor * factor[None])
-
-
-@dataclass(frozen=True)
-class NormalForm:
-    """A normal of independent columns, whatever the rows."""
-
-    scale: float = 1.0
-
-    def part(self, rows: Array, seed: int = 0) -> Part:
-        """Return the normal."""
-        del seed
-        size = rows.shape[1]
-        cholesky = self.scale * np.eye(size)[None]
-        return Part("normal", np.zeros((1, size)), np.ones(1), cholesky)
-
-
-Form = MixtureForm | KernelForm | BackgroundForm | NormalForm
-
-
-@dataclass(frozen=True)
-class BaseForm:
-    """What a base is made of, chosen on some rows, to be fitted to others."""
-
-    forms: tuple[Form, ...]
-    shares: Array
-    log_prob: Array | None = None
-
-    def fit(self, rows: Array, seed: int) -> Base:
-        """Return the base fitted to rows."""
-        parts = tuple(form.part(rows, seed) for form in self.forms)
-        return Base(parts, self.shares)
 
 
 def choose_base(
@@ -290,11 +159,14 @@ def choose_base(
         forms.append(form)
         logs.append(log_prob)
 
-    if kind in ("auto", "mixture"):
-        chosen = choose_mixture(rows, max_components, seed)
-        add(chosen)
-        if chosen.n_components > 1 and kind == "auto":
-            add(MixtureForm(1, "full"))
+    if kind == "mixture":
+        add(choose_mixture(rows, max_components, seed))
+    if kind == "auto":
+        for mixture in stacked_mixtures(len(rows), max_components):
+            add(mixture)
+        if len(rows) <= _LOCAL_KERNEL_ROWS:
+            for neighbours, bandwidth in _LOCAL_KERNELS:
+                add(LocalKernelForm(neighbours, bandwidth))
     if kind == "kernel" or (kind == "auto" and len(rows) <= KERNEL_ROWS):
         for follows in (False, True):
             add(*choose_kernel(rows, follows))
@@ -368,10 +240,3 @@ def stacking_shares(log_densities: Array) -> Array:
         shares = each / (n + 1.0)
     shares[:-1][shares[:-1] < _SMALLEST_SHARE] = 0.0
     return shares / shares.sum()
-
-
-def _at_most(rows: Array, limit: int, seed: int) -> Array:
-    if len(rows) <= limit:
-        return rows
-    chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
-    return rows[chosen]

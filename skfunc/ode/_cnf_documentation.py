@@ -23,8 +23,9 @@ _PARAMETERS = """base : {"auto", "normal", "mixture", "kernel"}, default="auto"
         `torch.nn.Module` whose forward(t, x) has x's shape, each row by itself. While
         it trains, its trace is estimated by a random probe beyond 10 columns; scores
         are exact always.
-    max_components : int, default=15
-        Most Gaussians of the mixture.
+    max_components : int, default=30
+        Most Gaussians of a mixture; those that "auto" stacks may have twice as many if
+        their covariances are diagonal.
     solver : str, default="rk4"
         "euler", "midpoint", "heun" or "rk4" on a fixed grid; "dopri5" or "tsit5" with
         adaptive steps; or "torchdiffeq:METHOD".

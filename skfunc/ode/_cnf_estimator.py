@@ -19,8 +19,8 @@ from skfunc._validation import (
 )
 from skfunc.base import FunctionEstimator
 from skfunc.nn import SMOOTH_ACTIVATIONS, ContinuousFlow, SolverOptions, draw_module
-from skfunc.ode._cnf_base import Base, Part
 from skfunc.ode._cnf_fit import FittedFlow
+from skfunc.ode._cnf_forms import Base, Part
 from skfunc.ode._cnf_plan import FitPlan, FlowChoice
 from skfunc.ode._cnf_rows import PREPROCESSINGS, RowMap
 from skfunc.solvers import FIXED_METHODS, TORCHDIFFEQ_FIXED, check_method
@@ -55,7 +55,7 @@ class BaseCNFDensity(FunctionEstimator):
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         field: str | Callable[..., nn.Module] = "mlp",
-        max_components: int = 15,
+        max_components: int = 30,
         solver: str = "rk4",
         n_steps: int = 8,
         rtol: float = 1e-5,

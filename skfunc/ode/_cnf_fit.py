@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skfunc._shapes import Float
 from skfunc.nn import ContinuousFlow, SolverOptions
-from skfunc.ode._cnf_base import Base, BaseForm
+from skfunc.ode._cnf_forms import Base, BaseForm
 from skfunc.ode._cnf_training import FlowTraining, Stage
 from skfunc.training import MemberStack, TrainingResult, thread_limits
 

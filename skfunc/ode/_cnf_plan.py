@@ -10,12 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skfunc.nn import SolverOptions
-from skfunc.ode._cnf_base import (
-    BaseForm,
-    NormalForm,
-    choose_base,
-    widened_normal,
-)
+from skfunc.ode._cnf_base import choose_base, widened_normal
 from skfunc.ode._cnf_fit import (
     FittedFlow,
     FlowSettings,
@@ -25,6 +20,7 @@ from skfunc.ode._cnf_fit import (
     log_densities,
     train_flow,
 )
+from skfunc.ode._cnf_forms import BaseForm, NormalForm
 from skfunc.ode._cnf_training import Stage
 from skfunc.training import MemberStack
 

@@ -7,15 +7,15 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.mixture import GaussianMixture
 
 from skfunc.ode._cnf_base import (
-    BackgroundForm,
-    MixtureForm,
     choose_base,
     choose_kernel,
     choose_mixture,
+    stacked_mixtures,
     stacking_shares,
     widened_normal,
 )
 from skfunc.ode._cnf_fit import is_worth_having
+from skfunc.ode._cnf_forms import BackgroundForm, LocalKernelForm, MixtureForm
 
 
 def clusters(n, seed=0):
@@ -73,6 +73,38 @@ def test_part_is_scikit_learns_mixture(covariance_type):
     np.testing.assert_allclose(
         found(torch.as_tensor(rows)), expected.fit(rows).score_samples(rows)
     )
+
+
+def test_local_kernels_are_shaped_like_their_neighbours():
+    random = np.random.default_rng(0)
+    angles = random.uniform(0, np.pi, 80)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    part = LocalKernelForm(1.0, 0.5).part(rows)
+    covariances = part.cholesky @ part.cholesky.transpose(0, 2, 1)
+    # The longest axis of a kernel lies along the curve.
+    longest = np.linalg.eigh(covariances)[1][:, :, 1]
+    tangents = np.stack([-rows[:, 1], rows[:, 0]], axis=1)
+    assert np.median(np.abs((longest * tangents).sum(1))) > 0.98
+    unseen = torch.as_tensor(rows[:3] * 1.05)
+    kernels = [
+        multivariate_normal(*pair) for pair in zip(rows, covariances, strict=True)
+    ]
+    expected = np.log(np.mean([kernel.pdf(unseen) for kernel in kernels], axis=0))
+    found = part.components().log_prob(unseen)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_copies_of_a_row_have_a_local_kernel():
+    part = LocalKernelForm(1.0, 0.5).part(np.repeat(clusters(2), 8, axis=0))
+    assert np.isfinite(part.cholesky).all()
+
+
+def test_stacked_mixtures_are_few_for_few_rows_and_end_at_the_most_components():
+    assert {form.n_components for form in stacked_mixtures(12, 30)} == {1, 2, 3, 4}
+    forms = stacked_mixtures(1000, 8)
+    assert max(f.n_components for f in forms if f.covariance_type == "full") == 8
+    assert max(f.n_components for f in forms if f.covariance_type == "diag") == 15
+    assert len(set(forms)) == len(forms)
 
 
 def test_base_is_judged_by_rows_that_its_parts_did_not_see():
