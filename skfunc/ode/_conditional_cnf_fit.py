@@ -34,8 +34,7 @@ _STANDARD_ERRORS = 2.0
 _FULL_BATCH_ROWS, _BATCHES_PER_EPOCH, _SMALLEST, _LARGEST = 64, 4, 32, 256
 _MAX_GRADIENT_NORM = 5.0
 # Training solves by midpoint steps, predictions by steps of the fourth order that are
-# doubled, once or more, until the last doubling moves log densities by less than this
-# in the mean.
+# doubled while that moves log densities by more than this in the mean.
 _STEP_ERROR, _MOST_DOUBLINGS = 1e-3, 4
 # Rows that the steps are judged by.
 _PROBE_ROWS = 500
@@ -242,11 +241,10 @@ def enough_steps(flow: ConditionalFlow, rows: FlowRows, n_steps: int) -> int:
 
     current = losses(n_steps)
     for _ in range(_MOST_DOUBLINGS):
-        n_steps *= 2
-        closer = losses(n_steps)
+        closer = losses(2 * n_steps)
         if np.abs(closer - current).mean() < _STEP_ERROR:
             break
-        current = closer
+        n_steps, current = 2 * n_steps, closer
     return n_steps
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,15 +15,17 @@ from scipy import special
 
 from skfunc._shapes import Float
 from skfunc.nn import ConditionalFlow, FieldContext, SolverOptions
-from skfunc.ode._conditional_cnf_grid import MonotoneMap, even_points
+from skfunc.ode._conditional_cnf_grid import MonotoneMap, doubtful_points
 from skfunc.predictive._levels import shuffled_rounds
 from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
 
-# A single target's distribution function is exact at so many points, spread by where so
-# many base values, between these many deviations, come to lie.
-_N_POINTS, _N_BASE_VALUES, _FARTHEST = 96, 33, 6.0
+# A single target's distribution function is exact at the points that so many base
+# values, within these many deviations and closer around 0 by this stretch, go to; and
+# then, in each of some rounds, at a few more where it bends most.
+_FIRST_POINTS, _FARTHEST, _STRETCH = 9, 6.0, 1.6
+_ROUNDS, _NEW_POINTS = 7, 4
 # Base draws of several targets, half of them the others' reflections.
 _DRAWS = 128
 # Numbers in the hidden layer of one chunk of rows: few enough for a cache.
@@ -178,15 +180,24 @@ class SingleFlowMixture(FlowMixture):
     @cached_property
     def _map(self) -> MonotoneMap:
         """The members' distribution functions at points of y."""
-        u = np.linspace(-_FARTHEST, _FARTHEST, _N_BASE_VALUES)
-        # Where points had best lie needs no exact solve.
-        rough = SolverOptions(method="midpoint", n_steps=self.solver.n_steps)
-        quick = replace(self, solver=rough)
-        z, _ = quick._solve(u[None, None, :, None], to_base=False)
-        points = even_points(u, z[..., 0], _N_POINTS)
-        u, log_slope = self._solve(points[..., None], to_base=True)
-        y = self.means + self.scales * points
-        return MonotoneMap(y, u[..., 0], np.exp(log_slope) / self.scales)
+        place = np.linspace(-_STRETCH, _STRETCH, _FIRST_POINTS)
+        u = _FARTHEST * np.sinh(place) / math.sinh(_STRETCH)
+        carried, log_slope = self._solve(u[None, None, :, None], to_base=False)
+        z = carried[..., 0]
+        u, slopes = np.broadcast_to(u, z.shape), np.exp(-log_slope)
+        for _ in range(_ROUNDS):
+            more = doubtful_points(z, u, slopes, _NEW_POINTS)
+            carried, log_slope = self._solve(more[..., None], to_base=True)
+            new = more, carried[..., 0], np.exp(log_slope)
+            z, u, slopes = (
+                np.concatenate(pair, axis=-1)
+                for pair in zip((z, u, slopes), new, strict=True)
+            )
+            order = np.argsort(z, axis=-1)
+            z, u, slopes = (
+                np.take_along_axis(part, order, -1) for part in (z, u, slopes)
+            )
+        return MonotoneMap(self.means + self.scales * z, u, slopes / self.scales)
 
     @cached_property
     def _member_moments(self) -> tuple[Array, Array]:

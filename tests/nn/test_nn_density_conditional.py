@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from skfunc.nn import ConditionalFlow, SolverOptions, draw_module
+from skfunc.nn._layers import activation_function
+from skfunc.solvers import odeint
 from skfunc.training import MemberStack
 
 SOLVER = SolverOptions(method="rk4", n_steps=20)
@@ -44,6 +46,36 @@ def test_log_det_is_that_of_the_jacobian(rows, n_targets, activation):
     jacobian = torch.autograd.functional.jacobian(total, z).permute(1, 2, 0, 3)
     expected = torch.linalg.slogdet(jacobian).logabsdet
     np.testing.assert_allclose(log_det.detach(), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "rk4"])
+@pytest.mark.parametrize("activation", ["tanh", "logistic", "softplus"])
+def test_solve_is_that_of_odeint(rows, activation, method):
+    flow, x, z = bound(2, activation), rows(3), rows(2)
+    for parameter in flow.last.bias, flow.first.bias, flow.time.weight:
+        assert parameter.abs().max() > 0.1
+    context = flow.context(x)
+    function = activation_function(activation)
+
+    def field(t, state):
+        hidden = flow.time(t, flow.first(state) + context.shift)
+        return flow.last(context.gate * function(hidden))
+
+    def joint(t, state):
+        velocity, pullback = torch.func.vjp(lambda z: field(t, z), state[..., :2])
+        units = torch.eye(2, dtype=state.dtype)
+        trace = sum(pullback(unit.expand_as(velocity))[0] @ unit for unit in units)
+        return torch.cat([velocity, trace.unsqueeze(-1)], dim=-1)
+
+    start = torch.cat([z, torch.zeros_like(z[..., :1])], dim=-1)
+    solver = SolverOptions(method=method, n_steps=3)
+    for times, solve in (((1.0, 0.0), flow.to_base), ((0.0, 1.0), flow.from_base)):
+        expected = odeint(joint, start, times, method=method, n_steps=3).y[-1]
+        end, log_det = solve(context, z, solver)
+        np.testing.assert_allclose(end.detach(), expected[..., :2].detach(), atol=1e-12)
+        np.testing.assert_allclose(
+            log_det.detach(), expected[..., 2].detach(), atol=1e-12
+        )
 
 
 def test_inverse(rows):
