@@ -74,6 +74,14 @@ class LatentODENetwork(nn.Module):
     mean_rates : sequence of float, optional
         Mean number of events of each channel in the window, the unit of the Poisson
         process's rates. Without it observation times carry no information.
+    has_values : bool, default=True
+        Whether the channels have values, or are events without any.
+    n_classes : int, default=0
+        Classes of the series, read from the initial state; 0 for none.
+    n_summaries : int, default=0
+        Numbers that the classes are read from besides.
+    classifier_layer_sizes : sequence of int, default=()
+        Hidden widths of what reads the classes.
     """
 
     def __init__(
@@ -88,6 +96,10 @@ class LatentODENetwork(nn.Module):
         activation: str,
         n_steps: int,
         mean_rates: Sequence[float] | None = None,
+        has_values: bool = True,
+        n_classes: int = 0,
+        n_summaries: int = 0,
+        classifier_layer_sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.latent_size, self.n_steps = latent_size, n_steps
@@ -104,15 +116,22 @@ class LatentODENetwork(nn.Module):
         self.field: nn.Module = AutonomousField(
             latent_size, hidden_layer_sizes, activation
         )
-        self.decoder: nn.Module = Perceptron(
-            latent_size, n_channels, decoder_layer_sizes, activation
-        )
-        self.noise = ChannelNoise(n_channels)
+        self.decoder: nn.Module | None = None
+        if has_values:
+            self.decoder = Perceptron(
+                latent_size, n_channels, decoder_layer_sizes, activation
+            )
+            self.noise = ChannelNoise(n_channels)
         self.mean_rates = None if mean_rates is None else tuple(mean_rates)
         self.rates: nn.Module | None = None
         if mean_rates is not None:
             self.rates = Perceptron(
                 latent_size, n_channels, decoder_layer_sizes, activation
+            )
+        self.classifier: nn.Module | None = None
+        if n_classes:
+            self.classifier = Perceptron(
+                latent_size + n_summaries, n_classes, classifier_layer_sizes, activation
             )
 
     def path(self, start: Float[Tensor, "members rows size"], end: float) -> CubicPath:
@@ -123,6 +142,7 @@ class LatentODENetwork(nn.Module):
         self, z: Float[Tensor, "members rows times size"]
     ) -> Float[Tensor, "members rows times channels"]:
         """Return the means of observations for states."""
+        assert self.decoder is not None
         return self.decoder(z.flatten(1, 2)).unflatten(1, z.shape[1:3])
 
     def intensity(
@@ -134,10 +154,29 @@ class LatentODENetwork(nn.Module):
         unit = torch.tensor(self.mean_rates, dtype=z.dtype, device=z.device)
         return functional.softplus(raw + _UNIT_SOFTPLUS) * unit
 
+    def class_logits(
+        self,
+        starts: Float[Tensor, "members draws rows size"],
+        summaries: Float[Tensor, "members rows summaries"],
+    ) -> Float[Tensor, "members draws rows classes"]:
+        """Return the logits of the classes for initial states."""
+        assert self.classifier is not None
+        draws, rows = starts.shape[1:3]
+        told = summaries.unsqueeze(1).expand(-1, draws, -1, -1)
+        x = torch.cat([starts, told], -1).flatten(1, 2)
+        return self.classifier(x).unflatten(1, (draws, rows))
+
     def log_likelihood(
-        self, starts: Float[Tensor, "members draws rows size"], series: SeriesBatch
+        self,
+        starts: Float[Tensor, "members draws rows size"],
+        series: SeriesBatch,
+        kept_share: float = 1.0,
     ) -> Float[Tensor, "members draws rows"]:
-        """Return log densities of the observations, and their times, given states."""
+        """Return log densities of the observations, and their times, given states.
+
+        Events thinned at random, of which a share was kept, are a Poisson process whose
+        rates are that share of all.
+        """
         members, draws, rows, _ = starts.shape
 
         def repeated(x: Tensor) -> Tensor:
@@ -148,19 +187,22 @@ class LatentODENetwork(nn.Module):
         end = float(torch.maximum(times.amax(), series.window.amax()))
         path = self.path(starts.flatten(1, 2), end)
         z = path.at(repeated(times))
-        mean = self.decode(z).unflatten(1, (draws, rows))
-        noise = self.noise().reshape(-1, 1, 1, 1, mean.shape[-1])
-        residual = (series.values.unsqueeze(1) - mean) / noise
-        logs = -0.5 * (residual**2 + _LOG_TWO_PI) - torch.log(noise)
-        # A product with the mask would let what padding holds spoil the gradient.
         mask = series.mask.unsqueeze(1) > 0
-        total = torch.where(mask, logs, 0.0).sum((-2, -1))
+        total = starts.new_zeros(())
+        if self.decoder is not None:
+            mean = self.decode(z).unflatten(1, (draws, rows))
+            noise = self.noise().reshape(-1, 1, 1, 1, mean.shape[-1])
+            residual = (series.values.unsqueeze(1) - mean) / noise
+            logs = -0.5 * (residual**2 + _LOG_TWO_PI) - torch.log(noise)
+            # A product with the mask would let what padding holds spoil the gradient.
+            total = torch.where(mask, logs, 0.0).sum((-2, -1))
         if self.rates is None:
             return total
-        log_rates = torch.log(self.intensity(z).unflatten(1, (draws, rows)))
+        intensity = kept_share * self.intensity(z).unflatten(1, (draws, rows))
+        log_rates = torch.log(intensity)
         events = torch.where(mask, log_rates, 0.0).sum((-2, -1))
         expected = path.integral_of(self.intensity).at(repeated(series.window))
-        expected = (expected[:, :, 1] - expected[:, :, 0]).sum(-1)
+        expected = kept_share * (expected[:, :, 1] - expected[:, :, 0]).sum(-1)
         return total + events - expected.unflatten(1, (draws, rows))
 
 
@@ -170,10 +212,11 @@ def series_lower_bound(
     posterior: LatentPosterior,
     noise: Float[Tensor, "members draws rows size"],
     divergence_weight: float = 1.0,
+    kept_share: float = 1.0,
 ) -> Float[Tensor, "members rows"]:
     """Return the evidence lower bound of each row, by draws of standard noise."""
-    starts = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
-    expected = network.log_likelihood(starts, series).mean(1)
+    starts = posterior.starts(noise)
+    expected = network.log_likelihood(starts, series, kept_share).mean(1)
     return expected - divergence_weight * posterior.divergence()
 
 
@@ -188,7 +231,7 @@ def series_importance_bound(
     Burda, Grosse and Salakhutdinov 2016, Importance weighted autoencoders
     (arXiv 1509.00519).
     """
-    starts = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
+    starts = posterior.starts(noise)
     logs = network.log_likelihood(starts, series)
     # The log ratio of prior to posterior: their constants cancel.
     ratio = 0.5 * (noise**2 - starts**2) + torch.log(posterior.std).unsqueeze(1)

@@ -26,6 +26,12 @@ class LatentPosterior(NamedTuple):
     mean: Float[Tensor, "members rows size"]
     std: Float[Tensor, "members rows size"]
 
+    def starts(
+        self, noise: Float[Tensor, "#members draws #rows size"]
+    ) -> Float[Tensor, "members draws rows size"]:
+        """Return initial states for draws of standard noise."""
+        return self.mean.unsqueeze(1) + self.std.unsqueeze(1) * noise
+
     def divergence(self) -> Float[Tensor, "members rows"]:
         """Return the Kullback-Leibler divergence from N(0, I)."""
         variance = self.std**2

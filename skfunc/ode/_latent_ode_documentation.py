@@ -102,6 +102,10 @@ _SERIES = """X : array-like of shape (n_series, n_times * n_channels), or Panel
             Series, NaN where nothing was observed; or a panel; or a list of pairs
             (times, values)."""
 
+_EVENTS = """X : as in `fit`, or streams of events
+            Series; after `LatentODE.fit_events`, a list with the times of each stream,
+            or `EventStreams`."""
+
 document_series = fill_docstrings(
-    parameters=_PARAMETERS, attributes=_ATTRIBUTES, series=_SERIES
+    parameters=_PARAMETERS, attributes=_ATTRIBUTES, series=_SERIES, events=_EVENTS
 )

@@ -48,6 +48,16 @@ _SOLVER_STEPS = (5, 20)
 _BATCH_SIZES = (32, 128)
 
 
+# What a fit to events sets besides.
+_EVENT_ATTRIBUTES = (
+    "event_kinds_",
+    "clock_bandwidths_",
+    "clock_weights_",
+    "clock_events_",
+    "held_out_score_",
+)
+
+
 class _Runtime:
     """What is rebuilt on demand, never stored."""
 
@@ -59,6 +69,12 @@ class BaseLatentODE(FunctionEstimator):
     """What a latent ODE is fitted with, what a fit keeps, how input is read."""
 
     _runtime: _Runtime
+    # Set by `LatentODE.fit_events` alone.
+    event_kinds_: NDArray[Any] | None = None
+    clock_bandwidths_: Array | None = None
+    clock_weights_: Array | None = None
+    clock_events_: list[Array] | None = None
+    held_out_score_: float | None = None
 
     def __init__(
         self,
@@ -115,6 +131,11 @@ class BaseLatentODE(FunctionEstimator):
         self.random_state = random_state
         self.device = device
 
+    @property
+    def _of_events(self) -> bool:
+        """Tell whether the model was fitted to events alone."""
+        return self.event_kinds_ is not None
+
     def _check_parameters(self) -> None:
         for name in ("n_channels", "latent_size", "encoder_size", "n_draws"):
             check_integer(name, getattr(self, name))
@@ -159,13 +180,17 @@ class BaseLatentODE(FunctionEstimator):
         steps = np.clip(series.mask.sum(), *_TRAINING_STEPS)
         return max(_FEWEST_EPOCHS, round(steps / per_epoch))
 
-    def _solver_steps(self, series: PaddedSeries) -> int:
+    def _solver_steps(self, n_slots: int) -> int:
         if self.n_steps != "auto":
             return int(self.n_steps)
-        return int(np.clip(math.ceil(series.times.shape[1] / 2), *_SOLVER_STEPS))
+        return int(np.clip(math.ceil(n_slots / 2), *_SOLVER_STEPS))
 
     def _read(self, X: Any, *, reset: bool) -> PaddedSeries:
         """Return checked series in their own units; set what a fit learns of them."""
+        if not reset and self._of_events:
+            raise ValueError(
+                "the model was fitted to events without values, by fit_events"
+            )
         if is_ragged(X):
             panel = X if isinstance(X, Panel) else Panel(X)
             if reset:
@@ -217,6 +242,8 @@ class BaseLatentODE(FunctionEstimator):
         if not series.mask.any():
             raise ValueError("X holds no observation at all, only NaN")
         seen = series.times[series.mask.any(axis=2)]
+        if series.windows is not None:
+            seen = np.append(seen, series.windows)
         ends = self.times_ if len(self.times_) else seen
         if self.window is not None:
             self.window_ = np.asarray(self.window, dtype=np.float64)
@@ -226,8 +253,7 @@ class BaseLatentODE(FunctionEstimator):
                 # One time alone: any length will do.
                 self.window_ = self.window_[0] + np.array([0.0, 1.0])
         if not len(self.times_):
-            start, end = self.window_
-            self.times_ = np.linspace(start, end, _DRAWN_TIMES)
+            self.times_ = self._drawn_times()
         self.channel_observed_ = series.mask.any(axis=(0, 1))
         self.channel_mean_ = np.zeros(self.n_channels_)
         self.channel_scale_ = np.ones(self.n_channels_)
@@ -238,8 +264,13 @@ class BaseLatentODE(FunctionEstimator):
         self.event_rates_ = None
         if self.poisson:
             counts = series.mask.sum(axis=(0, 1))
+            watched = np.diff(self._windows(series)).sum()
             # A channel without events keeps a rate that it could have had.
-            self.event_rates_ = np.maximum(counts, 0.5) / len(series)
+            self.event_rates_ = np.maximum(counts, 0.5) / watched
+
+    def _drawn_times(self) -> Array:
+        """Return even times in the window."""
+        return np.linspace(self.window_[0], self.window_[1], _DRAWN_TIMES)
 
     def _inner(self, series: PaddedSeries) -> PaddedSeries:
         """Return series in units of the window and of the channels' scales."""
@@ -254,6 +285,15 @@ class BaseLatentODE(FunctionEstimator):
                 f"window's start {self.window_[0]:g}; give a window that holds all "
                 "times"
             )
+        if series.windows is not None:
+            outside = self._windows(series)
+            wide = (outside[:, 0] < 0) | (outside[:, 1] > 1 + 1e-12)
+            if wide.any():
+                i = int(np.flatnonzero(wide)[0])
+                raise ValueError(
+                    f"series {i} has the window {tuple(series.windows[i].tolist())}, "
+                    f"outside of the model's {tuple(self.window_.tolist())}"
+                )
         late = seen & (times > 1 + 1e-12)
         if self.poisson and late.any():
             i, k = np.argwhere(late)[0]
@@ -265,7 +305,9 @@ class BaseLatentODE(FunctionEstimator):
             values = (series.values - self.channel_mean_) / self.channel_scale_
         values = np.clip(values, -_FARTHEST, _FARTHEST)
         # Padding comes after all times, as a backward encoder needs no order there.
-        return PaddedSeries(times, np.where(series.mask, values, 0.0), series.mask)
+        return PaddedSeries(
+            times, np.where(series.mask, values, 0.0), series.mask, series.windows
+        )
 
     def _inner_times(self, times: Array) -> Array:
         start, end = self.window_
@@ -273,7 +315,10 @@ class BaseLatentODE(FunctionEstimator):
         return (times / 2 - start / 2) / (end / 2 - start / 2)
 
     def _windows(self, series: PaddedSeries) -> Array:
-        return np.tile([0.0, 1.0], (len(series), 1))
+        """Return the windows of series in units of the model's."""
+        if series.windows is None:
+            return np.tile([0.0, 1.0], (len(series), 1))
+        return self._inner_times(series.windows)
 
     def _context_end(self) -> float:
         if self.context_end is None:
@@ -296,7 +341,13 @@ class BaseLatentODE(FunctionEstimator):
             activation=self.activation,
             n_steps=self.n_steps_,
             mean_rates=None if rates is None else rates.tolist(),
+            has_values=not self._of_events,
+            **self._classifier_sizes(),
         )
+
+    def _classifier_sizes(self) -> dict[str, Any]:
+        """Return what a classifier's network has besides."""
+        return {}
 
     def _stack(self) -> MemberStack:
         if self._runtime.stack is None:
@@ -334,6 +385,7 @@ class BaseLatentODE(FunctionEstimator):
             "loss_curve_",
             "validation_scores_",
             "n_retries_",
+            *_EVENT_ATTRIBUTES,
         )
 
     def _check_fitted_state(self) -> None:
@@ -356,15 +408,35 @@ class BaseLatentODE(FunctionEstimator):
             or self.channel_observed_.shape != (n_channels,)
         ):
             raise ValueError("channel_observed_ must be an array of bool per channel")
-        if (self.event_rates_ is not None) != bool(self.poisson):
-            raise ValueError("event_rates_ belong to poisson=True alone")
+        if (self.event_rates_ is not None) != (bool(self.poisson) or self._of_events):
+            raise ValueError("event_rates_ belong to poisson=True and to events alone")
         if self.event_rates_ is not None:
             check_shape("event_rates_", self.event_rates_, (n_channels,))
         # On the meta device a network costs nothing, however large the file says it is.
         with torch.device("meta"):
             module = self._build_module()
         n_parameters = sum(value.numel() for value in module.parameters())
-        check_shape("parameters_", self.parameters_, (1, n_parameters))
+        n_members = self._check_clocks() if self._of_events else 1
+        check_shape("parameters_", self.parameters_, (n_members, n_parameters))
+
+    def _check_clocks(self) -> int:
+        """Check the clocks of a loaded model of events; return how many there are."""
+        kinds, events = self.event_kinds_, self.clock_events_
+        if not isinstance(kinds, np.ndarray) or kinds.shape != (self.n_channels_,):
+            raise ValueError("event_kinds_ must be a vector, one for each channel")
+        if not isinstance(events, list) or not events:
+            raise ValueError("clock_events_ must be a list of arrays")
+        bandwidths = self.clock_bandwidths_
+        if not isinstance(bandwidths, np.ndarray) or bandwidths.ndim != 1:
+            raise ValueError("clock_bandwidths_ must be a vector")
+        check_shape("clock_bandwidths_", bandwidths, bandwidths.shape)
+        shape = (len(events), len(bandwidths) + 1)
+        check_shape("clock_weights_", self.clock_weights_, shape)
+        for centres in events:
+            if not isinstance(centres, np.ndarray) or centres.ndim != 1:
+                raise ValueError("clock_events_ must be a list of vectors")
+            check_shape("clock_events_", centres, centres.shape)
+        return len(events)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what is rebuilt on demand."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skfunc._shapes import Float
 from skfunc.nn import (
@@ -45,13 +46,34 @@ class SeriesTraining:
     n_iter_no_change: int
     context_end: float
     most_hidden: float
+    label_weight: float
     device: torch.device
     dtype: torch.dtype
     seed: int
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What a classifier learns besides the series.
+
+    Attributes
+    ----------
+    positions : ndarray of int of shape (rows,)
+        Classes.
+    summaries : ndarray of shape (rows, summaries)
+        Standardized numbers that the classes are read from besides the latent state.
+    """
+
+    positions: NDArray[np.intp]
+    summaries: Array
+
+
 class _Objective:
-    """Negative lower bound of series per observed value, its divergence warming up."""
+    """Negative lower bound of series per observed value, its divergence warming up.
+
+    With labels, their weighted cross-entropy is added; held-out series are then judged
+    by it alone.
+    """
 
     def __init__(
         self, options: SeriesTraining, latent_size: int, mean_count: float
@@ -71,7 +93,7 @@ class _Objective:
         self.n_epochs += 1
 
     def _series(self, batch: Sequence[Tensor]) -> SeriesBatch:
-        times, values, mask, window = batch
+        times, values, mask, window = batch[:4]
         read = (times <= self.options.context_end).to(times.dtype)
         return SeriesBatch(times, values, mask, read, window).trimmed()
 
@@ -99,7 +121,10 @@ class _Objective:
         )
         rising = self.options.divergence_warmup * self.options.max_iter
         weight = min(1.0, self.n_epochs / rising) if rising > 0 else 1.0
-        return self._loss(module, series, noise, weight * self.options.beta)
+        bound, labels = self._terms(
+            module, batch, series, noise, weight * self.options.beta
+        )
+        return self.options.label_weight * labels - bound
 
     def held_out_loss(
         self, module: nn.Module, batch: Sequence[Tensor]
@@ -107,15 +132,31 @@ class _Objective:
         series = self._series(batch)
         members, rows = series.times.shape[:2]
         noise = self.judging.expand(members, _JUDGING_DRAWS, rows, self.latent_size)
-        return self._loss(module, series, noise, self.options.beta)
+        bound, labels = self._terms(module, batch, series, noise, self.options.beta)
+        return -bound if len(batch) == 4 else labels
 
-    def _loss(
-        self, module: nn.Module, series: SeriesBatch, noise: Tensor, weight: float
-    ) -> Tensor:
+    def _terms(
+        self,
+        module: nn.Module,
+        batch: Sequence[Tensor],
+        series: SeriesBatch,
+        noise: Tensor,
+        weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the bound per observed value, and the loss of the labels."""
         assert isinstance(module, LatentODENetwork)
         posterior = module.encoder(series)
         bound = series_lower_bound(module, series, posterior, noise, weight)
-        return -bound / self.mean_count
+        bound = bound / self.mean_count
+        if len(batch) == 4:
+            return bound, torch.zeros_like(bound)
+        positions, summaries = batch[4:]
+        logits = module.class_logits(posterior.starts(noise), summaries)
+        # The probability of a label is its mean over the draws.
+        logs = functional.log_softmax(logits, -1).logsumexp(1) - math.log(
+            noise.shape[1]
+        )
+        return bound, -logs.gather(-1, positions.unsqueeze(-1)).squeeze(-1)
 
 
 def train_series(
@@ -126,6 +167,7 @@ def train_series(
     held_out: NDArray[np.bool_],
     options: SeriesTraining,
     on_epoch: Callable[[TrainingResult], bool],
+    labels: Labels | None = None,
 ) -> TrainingResult:
     """Train one network on standardized series.
 
@@ -145,19 +187,25 @@ def train_series(
         How to train.
     on_epoch : callable
         Called after every epoch; True ends the training.
+    labels : Labels, optional
+        For a classifier.
     """
 
     def tensor(values: NDArray[Any]) -> Tensor:
-        return torch.as_tensor(values, dtype=options.dtype, device=options.device)
+        kind = torch.long if values.dtype.kind in "iu" else options.dtype
+        return torch.as_tensor(values, dtype=kind, device=options.device)
 
     mean_count = max(1.0, series.mask.sum() / len(series))
     objective = _Objective(options, latent_size, mean_count)
     judges = tensor(held_out[None].astype(float))
+    data = [series.times, series.values, series.mask, window]
+    if labels is not None:
+        data += [labels.positions, labels.summaries]
     return train(
         stack,
         tensor(stack.initial([options.seed]).numpy()),
         objective.training_loss,
-        [tensor(x) for x in (series.times, series.values, series.mask, window)],
+        [tensor(x) for x in data],
         1.0 - judges,
         seeds=[options.seed],
         options=TrainingOptions(
@@ -211,6 +259,15 @@ class SeriesAnswers:
             read = (times <= self.context_end).double()
             yield rows, SeriesBatch(times, values, mask, read, ends)
 
+    def starts(self, series: PaddedSeries, window: Array, noise: Tensor) -> Tensor:
+        """Return initial states, (1, draws, rows, size), for draws of noise."""
+        with torch.no_grad():
+            parts = [
+                self.network.encoder(batch).starts(noise[None, :, None])
+                for _, batch in self._chunks(series, window, 1)
+            ]
+        return torch.cat(parts, 2)
+
     def means(self, series: PaddedSeries, window: Array) -> Array:
         """Return the posterior means of initial states, (rows, size)."""
         with torch.no_grad():
@@ -232,6 +289,19 @@ class SeriesAnswers:
                 parts.append(bound[0].numpy())
         return np.concatenate(parts)
 
+    def class_probabilities(
+        self, series: PaddedSeries, window: Array, summaries: Array
+    ) -> Array:
+        """Return the probabilities of the classes for every draw, (draws, rows, c)."""
+        parts = []
+        with torch.no_grad():
+            for rows, batch in self._chunks(series, window, 1):
+                starts = self.network.encoder(batch).starts(self.noise[None, :, None])
+                told = torch.as_tensor(summaries[rows]).unsqueeze(0)
+                logits = self.network.class_logits(starts, told)
+                parts.append(torch.softmax(logits, -1)[0].numpy())
+        return np.concatenate(parts, axis=1)
+
     def paths(
         self,
         series: PaddedSeries,
@@ -239,20 +309,21 @@ class SeriesAnswers:
         times: Array,
         noise: Tensor | None = None,
         *,
-        rates: bool = False,
+        what: str = "values",
     ) -> Iterator[tuple[slice, Array]]:
         """Yield chunks of posterior paths at times (rows, times).
 
-        Each is (draws, rows, times, channels): observations' means, or event rates.
+        Each is (draws, rows, times, channels): observations' means ("values"), event
+        rates ("rates"), or the integrals of those from the window's start
+        ("integrals").
         """
         noise = self.noise if noise is None else noise
         with torch.no_grad():
             for rows, batch in self._chunks(series, window, times.shape[1]):
-                posterior = self.network.encoder(batch)
-                starts = posterior.mean + posterior.std * noise.unsqueeze(1)
-                yield rows, self.at(starts, times[rows], rates=rates)
+                starts = self.network.encoder(batch).starts(noise[None, :, None])[0]
+                yield rows, self.at(starts, times[rows], what=what)
 
-    def at(self, starts: Tensor, times: Array, *, rates: bool = False) -> Array:
+    def at(self, starts: Tensor, times: Array, *, what: str = "values") -> Array:
         """Return paths from states (draws, rows, size) at times (rows, times)."""
         draws, rows, _ = starts.shape
         wanted = torch.as_tensor(times, dtype=torch.float64)
@@ -260,8 +331,12 @@ class SeriesAnswers:
         end = float(times.max()) if times.size else 1.0
         with torch.no_grad():
             path = self.network.path(starts.flatten(0, 1).unsqueeze(0), max(end, 1.0))
-            z = path.at(wanted)
-            y = self.network.intensity(z) if rates else self.network.decode(z)
+            if what == "integrals":
+                y = path.integral_of(self.network.intensity).at(wanted)
+            elif what == "rates":
+                y = self.network.intensity(path.at(wanted))
+            else:
+                y = self.network.decode(path.at(wanted))
         return y[0].unflatten(0, (draws, rows)).numpy()
 
 

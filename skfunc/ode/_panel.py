@@ -24,6 +24,9 @@ class Panel(Sequence[tuple[Array, Array]]):
         NaN where nothing was observed.
     ids : array-like of shape (n_series,), optional
         What the series are called. Default: their positions.
+    windows : array-like of shape (n_series, 2), optional
+        From when to when each series was watched. A Poisson process counts what did
+        not happen there. Default: the estimator's window.
 
     Attributes
     ----------
@@ -35,6 +38,8 @@ class Panel(Sequence[tuple[Array, Array]]):
         Channels of every series.
     ids : ndarray of shape (n_series,)
         Their names.
+    windows : ndarray of shape (n_series, 2) or None
+        Their own windows.
 
     See Also
     --------
@@ -48,7 +53,12 @@ class Panel(Sequence[tuple[Array, Array]]):
     (2, 1)
     """
 
-    def __init__(self, pairs: Sequence[Pair], ids: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        ids: ArrayLike | None = None,
+        windows: ArrayLike | None = None,
+    ) -> None:
         self.times: list[Array] = []
         self.values: list[Array] = []
         for i, pair in enumerate(pairs):
@@ -60,6 +70,9 @@ class Panel(Sequence[tuple[Array, Array]]):
         self.ids = np.arange(len(self.times)) if ids is None else np.asarray(ids)
         if len(self.ids) != len(self.times):
             raise ValueError(f"{len(self.ids)} ids for {len(self.times)} series")
+        self.windows = None
+        if windows is not None:
+            self.windows = check_windows(windows, self.times, "series")
         self.n_channels = self.values[0].shape[1]
         for i, values in enumerate(self.values):
             if values.shape[1] != self.n_channels:
@@ -77,7 +90,8 @@ class Panel(Sequence[tuple[Array, Array]]):
             return self.times[index], self.values[index]
         chosen = np.arange(len(self))[index]
         pairs = [(self.times[i], self.values[i]) for i in chosen]
-        return Panel(pairs, self.ids[chosen])
+        windows = None if self.windows is None else self.windows[chosen]
+        return Panel(pairs, self.ids[chosen], windows)
 
 
 def _check_pair(i: int, pair: Pair) -> tuple[Array, Array]:
@@ -113,6 +127,35 @@ def check_times(name: str, times: Array) -> None:
             f"{name} must not decrease; position {k + 1} has {times[k + 1]:g} after "
             f"{times[k]:g}"
         )
+
+
+def check_windows(windows: ArrayLike, times: Sequence[Array], what: str) -> Array:
+    """Return a window for each of the series or streams, (rows, 2).
+
+    Raises
+    ------
+    ValueError
+        If one does not start before it ends, or does not hold its row's times.
+    """
+    checked = np.asarray(windows, dtype=np.float64)
+    if checked.shape != (len(times), 2):
+        raise ValueError(
+            f"windows must be a pair (start, end) for each of the {len(times)} {what}; "
+            f"got shape {checked.shape}"
+        )
+    for i, ((start, end), own) in enumerate(zip(checked, times, strict=True)):
+        if not (np.isfinite(start) and start < end < np.inf):
+            raise ValueError(
+                f"the window of {what} {i} must start before it ends; got "
+                f"({start:g}, {end:g})"
+            )
+        if len(own) and (own[0] < start or own[-1] > end):
+            outside = own[0] if own[0] < start else own[-1]
+            raise ValueError(
+                f"{what} {i} has the time {outside:g}, outside of its window "
+                f"({start:g}, {end:g})"
+            )
+    return checked
 
 
 def to_panel(frame: Any, *, id: str, time: str, value_columns: Sequence[str]) -> Panel:
@@ -186,11 +229,14 @@ class PaddedSeries:
         Zero where nothing was observed.
     mask : ndarray of bool of shape (rows, slots, channels)
         What was observed.
+    windows : ndarray of shape (rows, 2) or None
+        From when to when each series was watched, where that was given.
     """
 
     times: Array
     values: Array
     mask: NDArray[np.bool_]
+    windows: Array | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -208,7 +254,7 @@ def padded(panel: Panel) -> PaddedSeries:
         times[i, n:] = times[i, n - 1] if n else 0.0
         values[i, :n] = panel.values[i][keep]
     mask = np.isfinite(values)
-    return PaddedSeries(times, np.where(mask, values, 0.0), mask)
+    return PaddedSeries(times, np.where(mask, values, 0.0), mask, panel.windows)
 
 
 def padded_rows(rows: Array, times: Array, n_channels: int) -> PaddedSeries:

@@ -1,0 +1,142 @@
+"""The clock by which the state of an event process moves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+# Bandwidths of the kernels.
+_BANDWIDTHS = np.geomspace(1e-4, 0.3, 10)
+# Where times repeat they were rounded: no bandwidth below so many steps of that.
+_ROUNDING_STEPS = 10.0
+# Events from which on there are kernels.
+_FEWEST_EVENTS = 10
+_EM_STEPS = 200
+_SQRT_TWO_PI = math.sqrt(2.0 * math.pi)
+# Numbers that one chunk of kernel values holds.
+_CHUNK_NUMBERS = 2_000_000
+_BISECTIONS = 60
+
+
+class EventClock:
+    """A change of time from [0, 1] to [0, 1].
+
+    Its speed is a density over the window: a mixture of the even one and, around past
+    events, of kernels of several bandwidths. A Poisson process stays one under a change
+    of time, its rate divided by the speed; where events cluster, the clock gives a
+    state the time to follow.
+
+    Parameters
+    ----------
+    centres : ndarray of shape (n,)
+        Events; none for the even clock.
+    bandwidths : ndarray of shape (k,)
+        Of the kernels.
+    weights : ndarray of shape (k + 1,)
+        Of the even density, and of each bandwidth; they sum to one.
+    """
+
+    def __init__(self, centres: Array, bandwidths: Array, weights: Array) -> None:
+        self.centres, self.bandwidths, self.weights = centres, bandwidths, weights
+
+    @classmethod
+    def even(cls) -> EventClock:
+        """Return the clock that runs like time itself."""
+        return cls(np.zeros(0), np.zeros(0), np.ones(1))
+
+    @staticmethod
+    def usual_bandwidths(times: Array) -> Array:
+        """Return bandwidths for events; none of them where these are too few."""
+        if len(times) < _FEWEST_EVENTS:
+            return np.zeros(0)
+        bandwidths = _BANDWIDTHS
+        gaps = np.diff(np.sort(times))
+        if (gaps == 0).any() and (gaps > 0).any():
+            least = _ROUNDING_STEPS * gaps[gaps > 0].min()
+            bandwidths = bandwidths[bandwidths >= min(least, bandwidths[-1])]
+        return bandwidths
+
+    @classmethod
+    def of_events(
+        cls,
+        times: Array,
+        streams: NDArray[np.intp],
+        bandwidths: Array,
+    ) -> EventClock:
+        """Return the clock whose weights make events likely that it does not know.
+
+        Expectation maximization of the likelihood of each event under kernels on the
+        events of other streams; of a single stream, on its other events.
+        """
+        if not len(bandwidths):
+            return cls.even()
+        several = len(np.unique(streams)) > 1
+        own = streams if several else np.arange(len(times))
+        clock = cls(times, bandwidths, np.zeros(len(bandwidths) + 1))
+        densities = clock._components(times, own)
+        weights = np.full(densities.shape[1], 1.0 / densities.shape[1])
+        for _ in range(_EM_STEPS):
+            share = densities * weights
+            weights = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+        clock.weights = weights / weights.sum()
+        return clock
+
+    def _components(self, times: Array, own: NDArray[np.intp] | None = None) -> Array:
+        """Return the density of every component at times, (times, components)."""
+        even = np.ones((len(times), 1))
+        if not len(self.centres):
+            return even
+        parts = []
+        step = max(1, _CHUNK_NUMBERS // len(self.centres))
+        for first in range(0, len(times), step):
+            rows = slice(first, first + step)
+            away = times[rows, None] - self.centres
+            counted = np.ones(away.shape)
+            if own is not None:
+                counted = (own[rows, None] != own).astype(float)
+            n = np.maximum(counted.sum(axis=1), 1.0)
+            chunk = np.empty((len(away), len(self.bandwidths)))
+            for j, h in enumerate(self.bandwidths):
+                # Each kernel is cut at the window's ends, and keeps its mass.
+                mass = ndtr((1.0 - self.centres) / h) - ndtr(-self.centres / h)
+                kernel = np.exp(-0.5 * (away / h) ** 2) / (_SQRT_TWO_PI * h * mass)
+                chunk[:, j] = (kernel * counted).sum(axis=1) / n
+            parts.append(chunk)
+        return np.hstack([even, np.concatenate(parts)])
+
+    def speed(self, times: Array) -> Array:
+        """Return the density at times of any shape."""
+        flat = self._components(times.ravel()) @ self.weights
+        return flat.reshape(times.shape)
+
+    def at(self, times: Array) -> Array:
+        """Return the clock's reading at times of any shape."""
+        flat = np.clip(times.ravel(), 0.0, 1.0)
+        reading = self.weights[0] * flat
+        if len(self.centres):
+            step = max(1, _CHUNK_NUMBERS // len(self.centres))
+            for first in range(0, len(flat), step):
+                rows = slice(first, first + step)
+                away = flat[rows, None] - self.centres
+                for h, weight in zip(self.bandwidths, self.weights[1:], strict=True):
+                    low = ndtr(-self.centres / h)
+                    high = ndtr((1.0 - self.centres) / h)
+                    below = (ndtr(away / h) - low) / (high - low)
+                    reading[rows] += weight * below.mean(axis=1)
+        return np.clip(reading, 0.0, 1.0).reshape(times.shape)
+
+    def times(self, readings: Array) -> Array:
+        """Return when the clock shows these readings."""
+        if not len(self.centres):
+            return readings
+        low, high = np.zeros(len(readings)), np.ones(len(readings))
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            late = self.at(middle) > readings
+            low, high = np.where(late, low, middle), np.where(late, middle, high)
+        return 0.5 * (low + high)
