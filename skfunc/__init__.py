@@ -17,6 +17,7 @@ _PUBLIC = {
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
     "LatentODE": "skfunc.ode",
+    "LatentODEClassifier": "skfunc.ode",
     "NeuralProcessClassifier": "skfunc.neural_process",
     "NeuralProcessMetaLearner": "skfunc.neural_process",
     "NeuralProcessPrior": "skfunc.neural_process",
@@ -48,6 +49,7 @@ __all__ = [
     "InfiniteWidthClassifier",
     "InfiniteWidthRegressor",
     "LatentODE",
+    "LatentODEClassifier",
     "NeuralProcessClassifier",
     "NeuralProcessMetaLearner",
     "NeuralProcessPrior",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
         CNFDensity,
         ConditionalCNFRegressor,
         LatentODE,
+        LatentODEClassifier,
         ODENetClassifier,
         ODENetRegressor,
     )

@@ -37,6 +37,7 @@ ESTIMATORS = {
     "InfiniteWidthClassifier": "skfunc.infinite_width",
     "InfiniteWidthRegressor": "skfunc.infinite_width",
     "LatentODE": "skfunc.ode",
+    "LatentODEClassifier": "skfunc.ode",
     "NeuralProcessClassifier": "skfunc.neural_process",
     "NeuralProcessMetaLearner": "skfunc.neural_process",
     "NeuralProcessRegressor": "skfunc.neural_process",

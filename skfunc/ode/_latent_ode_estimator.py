@@ -185,8 +185,11 @@ class BaseLatentODE(FunctionEstimator):
             return int(self.n_steps)
         return int(np.clip(math.ceil(n_slots / 2), *_SOLVER_STEPS))
 
-    def _read(self, X: Any, *, reset: bool) -> PaddedSeries:
-        """Return checked series in their own units; set what a fit learns of them."""
+    def _read(self, X: Any, *, reset: bool, y: Any = "no_validation") -> PaddedSeries:
+        """Return checked series in their own units; set what a fit learns of them.
+
+        Labels that are given for a table are checked for its length.
+        """
         if not reset and self._of_events:
             raise ValueError(
                 "the model was fitted to events without values, by fit_events"
@@ -210,9 +213,10 @@ class BaseLatentODE(FunctionEstimator):
                 "the model was fitted to series with times of their own; give a Panel "
                 "or a list of (times, values)"
             )
-        rows = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
+        checked = validate_data(
+            self, X, y, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
         )
+        rows = checked[0] if isinstance(checked, tuple) else checked
         if reset:
             self.n_channels_ = int(self.n_channels)
             self.times_ = self._shared_times(rows.shape[1])
