@@ -4,10 +4,13 @@
     python benchmarks/conditional_density.py --models ConditionalCNFRegressor
 
 Three sets: the motorcycle accidents (ten random splits of nine tenths), red wine's
-quality, and two noisy branches drawn here, of which y takes either. Each model gives
-the negative log density of the test targets in units of the standardized training
-target, and the continuous ranked probability score by 200 quantiles. Rows go to
-``benchmarks/results/conditional_density_rows.csv`` as they are done, the table to
+quality, and two noisy branches drawn here, of which y takes either. Wine's grades are
+whole numbers, on which a density can be made as high as one likes: the set comes once
+as it is and once with every grade spread evenly over its gap, for all models alike.
+Each model gives the negative log density of the test targets in units of the
+standardized training target, the continuous ranked probability score by 200 quantiles,
+and its CPU time to fit, and to give densities and quantiles of the test rows. Rows go
+to ``benchmarks/results/conditional_density_rows.csv`` as they are done, the tables to
 ``conditional_density.md`` beside it.
 
 The quantile forest has the weighted training targets of its leaves for a distribution;
@@ -38,7 +41,12 @@ from _measure import (
 from _models import Model
 
 RESULTS = Path(__file__).resolve().parent / "results"
-SPLITS = {"mcycle": range(10), "wine": range(3), "two branches": range(3)}
+SPLITS = {
+    "two branches": range(3),
+    "mcycle": range(10),
+    "wine, spread": range(3),
+    "wine": range(3),
+}
 MODELS = (
     "ConditionalCNFRegressor",
     "ODENetRegressor",
@@ -46,7 +54,8 @@ MODELS = (
     "NGBoost-stopped",
     "quantile forest",
 )
-COLUMNS = ("dataset", "split", "model", "nll", "crps", "fit_s", "flow", "versions")
+FIGURES = ("nll", "crps", "fit_s", "predict_s")
+COLUMNS = ("dataset", "split", "model", *FIGURES, "flow", "versions")
 LEVELS = (np.arange(N_QUANTILES) + 0.5) / N_QUANTILES
 
 
@@ -67,7 +76,14 @@ def load(dataset: str, split: int) -> _data.Split:
     """Return a split whose target is standardized by its training part."""
     if dataset == "wine":
         return _data.load_split("regression", "wine", split)
-    if dataset == "mcycle":
+    if dataset == "wine, spread":
+        grades = load("wine", split)
+        X = np.concatenate([grades.X_train, grades.X_test])
+        y = np.concatenate([grades.y_train, grades.y_test])
+        gap = np.diff(np.unique(y)).min()
+        y = y + gap * np.random.default_rng(split).uniform(-0.5, 0.5, size=len(y))
+        test = np.arange(len(y)) >= len(grades.y_train)
+    elif dataset == "mcycle":
         path = _data.data_folder() / "tabular" / "mcycle.csv"
         table = np.genfromtxt(path, delimiter=",", names=True)
         X, y = table["times"][:, None], table["accel"]
@@ -132,7 +148,7 @@ def evaluate(name: str, data: _data.Split, split: int) -> dict:
         model = Model("regression", name).build(data.X_train.shape[1], split)
     begin = cpu_seconds()
     model.fit(data.X_train, data.y_train)
-    seconds = cpu_seconds() - begin
+    fitted = cpu_seconds()
     if hasattr(model, "log_prob"):
         nll = -np.mean(model.log_prob(data.X_test, data.y_test))
         quantiles = np.asarray(model.predict_quantiles(data.X_test, LEVELS))
@@ -144,7 +160,8 @@ def evaluate(name: str, data: _data.Split, split: int) -> dict:
     return {
         "nll": f"{nll:.5g}",
         "crps": f"{crps:.5g}",
-        "fit_s": f"{seconds:.3g}",
+        "fit_s": f"{fitted - begin:.3g}",
+        "predict_s": f"{cpu_seconds() - fitted:.3g}",
         "flow": getattr(model, "has_flow_", ""),
     }
 
@@ -199,26 +216,58 @@ def write(path: Path, rows: dict[tuple, dict[str, str]]) -> None:
         writer.writerows(rows.values())
 
 
+def figures_of(rows: dict[tuple, dict[str, str]], dataset: str, name: str, figure: str):
+    """Return a model's figure in every split of a set."""
+    return np.array(
+        [
+            float(rows[dataset, str(split), name][figure])
+            for split in SPLITS[dataset]
+            if (dataset, str(split), name) in rows
+        ]
+        or [np.nan]
+    )
+
+
 def summarize(rows: dict[tuple, dict[str, str]]) -> str:
-    """Return the table of means over splits."""
+    """Return the table of means over splits, and that of differences to the flow."""
+    header = ["| model | " + " | ".join(SPLITS) + " |"]
+    header.append("| --- |" + " ---: |" * len(SPLITS))
     lines = [
         "# Conditional densities",
         "",
         "Written by `benchmarks/conditional_density.py`. NLL / CRPS / CPU-seconds of a "
-        "fit, means over splits; y is standardized.",
+        "fit / of a prediction, means over splits; y is standardized.",
         "",
-        "| model | " + " | ".join(SPLITS) + " |",
-        "| --- |" + " ---: |" * len(SPLITS),
+        *header,
     ]
     for name in MODELS:
+        cells = [
+            "{:.3f} / {:.3f} / {:.1f} / {:.2f}".format(
+                *(figures_of(rows, dataset, name, figure).mean() for figure in FIGURES)
+            )
+            for dataset in SPLITS
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"NLL / CRPS beyond that of {MODELS[0]}, and the standard error over splits.",
+        "",
+        *header,
+    ]
+    for name in MODELS[1:]:
         cells = []
         for dataset in SPLITS:
-            own = [r for (d, _, m), r in rows.items() if (d, m) == (dataset, name)]
-            means = [
-                np.mean([float(row[figure]) for row in own] or [np.nan])
-                for figure in ("nll", "crps", "fit_s")
-            ]
-            cells.append("{:.3f} / {:.3f} / {:.1f}".format(*means))
+            beyond = []
+            for figure in ("nll", "crps"):
+                own, other = (
+                    figures_of(rows, dataset, model, figure)
+                    for model in (MODELS[0], name)
+                )
+                if own.shape != other.shape:
+                    other = np.full_like(own, np.nan)
+                error = np.std(other - own, ddof=len(own) > 1) / np.sqrt(len(own))
+                beyond.append(f"{(other - own).mean():+.3f} ({error:.3f})")
+            cells.append(" / ".join(beyond))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = {
+    "plot_conditional_density.py": "conditional_density.png",
     "plot_density.py": "density.png",
     "plot_infinite_width_training_time.py": "infinite_width.png",
     "plot_latent_ode.py": "latent_ode.png",

@@ -4,7 +4,7 @@ A target with two branches
 
 Some questions have more than one answer: the same x may go with a high y or a low one.
 A mean with a standard deviation then points at the middle, where nothing is.
-`ConditionalCNFRegressor` predicts the density itself.
+`ConditionalCNFRegressor` predicts the density itself, and so its skewness too.
 """
 
 # %%
@@ -13,6 +13,7 @@ A mean with a standard deviation then points at the middle, where nothing is.
 # A third of the observations follow the lower branch; nothing in x tells which.
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.datasets import load_diabetes
 
 from skfunc import ConditionalCNFRegressor
 
@@ -28,22 +29,59 @@ gain, error = model.flow_gain_
 print(f"held-out rows gain {gain:.2f} nats by the flow, give or take {error:.2f}")
 
 # %%
-# Densities and draws
-# -------------------
-# The Gaussian covers the gap; the flow leaves it empty, and gives the upper branch its
-# larger share. Draws of y take either branch.
-columns, rows = np.meshgrid(np.linspace(-2, 2, 90), np.linspace(-3.2, 3.2, 120))
-grid = columns.reshape(-1, 1)
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
+# A skewed target
+# ---------------
+# Progression of diabetes within a year, from the body mass index alone. It has a long
+# tail upwards where the index is low; the flow is kept here as well.
+X, progression = load_diabetes(return_X_y=True, as_frame=True, scaled=False)
+index = X["bmi"].to_numpy()
+skewed = ConditionalCNFRegressor(random_state=0).fit(index[:, None], progression)
+gain, error = skewed.flow_gain_
+print(f"held-out rows gain {gain:.3f} nats by the flow, give or take {error:.3f}")
+
+# %%
+# Densities, quantiles and draws
+# ------------------------------
+# The Gaussians' interval covers the gap and says nothing of it; the flow leaves it
+# empty, and gives the upper branch its larger share. Draws of y take either branch.
+figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
+
+
+def show_density(axis, fitted, grid, heights):
+    columns, levels = np.meshgrid(grid, heights)
+    log_density = fitted.log_prob(columns.reshape(-1, 1), levels.ravel())
+    density = np.exp(log_density).reshape(levels.shape)
+    # Each column in units of its peak: narrow and wide densities are as dark.
+    density /= density.max(axis=0)
+    axis.pcolormesh(columns, levels, density, cmap="Blues", shading="gouraud")
+
+
+grid, heights = np.linspace(-2, 2, 90), np.linspace(-3.2, 3.2, 160)
 for axis, fitted, title in zip(
-    axes, (gaussian, model), ("Gaussian members", "with a flow"), strict=False
+    axes[0],
+    (gaussian, model),
+    ("Gaussian members: density, mean, 90 % interval", "with the flow: density"),
+    strict=True,
 ):
-    density = np.exp(fitted.log_prob(grid, rows.ravel())).reshape(rows.shape)
-    axis.pcolormesh(columns, rows, density, cmap="Blues", vmax=1.5, shading="gouraud")
-    axis.plot(columns[0], fitted.predict(columns[0][:, None]), color="tab:orange")
+    show_density(axis, fitted, grid, heights)
     axis.plot(x, y, ".", color="black", markersize=1.5)
-    axis.set_title(f"{title}; the line is the mean")
+    axis.set(title=title, ylim=(-3.2, 3.2))
+low, high = gaussian.predict_interval(grid[:, None], 0.9).T
+axes[0, 0].plot(grid, gaussian.predict(grid[:, None]), color="tab:orange")
+axes[0, 0].plot(grid, low, "--", grid, high, "--", color="tab:orange")
+
 draws = model.sample(x[:, None], random_state=1)[:, 0]
-axes[2].plot(x, draws, ".", color="tab:blue", markersize=2)
-axes[2].set_title("one draw of y at every x")
+axes[1, 0].plot(x, draws, ".", color="tab:blue", markersize=2)
+axes[1, 0].set(title="the flow: one draw of y at every x", ylim=(-3.2, 3.2))
+
+grid, heights = np.linspace(index.min(), index.max(), 90), np.linspace(0, 400, 120)
+show_density(axes[1, 1], skewed, grid, heights)
+axes[1, 1].plot(index, progression, ".", color="black", markersize=1.5)
+quantiles = skewed.predict_quantiles(grid[:, None], [0.05, 0.5, 0.95])
+axes[1, 1].plot(grid, quantiles, color="tab:orange")
+axes[1, 1].set(
+    title="diabetes: density; 5, 50 and 95 % quantiles",
+    xlabel="body mass index",
+    ylabel="progression",
+)
 plt.show()
