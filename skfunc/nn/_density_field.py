@@ -13,8 +13,9 @@ from skfunc._shapes import Float
 from skfunc.nn._fields import TimeShift
 from skfunc.nn._layers import Linear, activation_function, activation_gain
 
-# A field's value and the trace of its Jacobian.
-FieldWithTrace = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# A field's value, the trace of its Jacobian, and where it was asked for an estimate of
+# the mean square of the Jacobian's columns.
+FieldWithTrace = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,16 +95,25 @@ class TraceField(nn.Module):
         x = self.activation(self.times[1](t, self.second(x)))
         return self.last(x)
 
-    def with_trace(self) -> FieldWithTrace:
-        """Return the field with its trace; what does not depend on x is formed once."""
+    def with_trace(self, jacobian_probe: Tensor | None = None) -> FieldWithTrace:
+        """Return the field with its trace; what does not depend on x is formed once.
+
+        With random signs e as `jacobian_probe`, the mean square of ``e^T dv/dx`` too.
+        """
         outer = self.last.weight @ self.first.weight
         coupling = self.second.weight * outer.transpose(-1, -2)
 
-        def evaluate(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        def evaluate(t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
             x, slope = self.value_and_slope(self.times[0](t, self.first(x)))
             x, second_slope = self.value_and_slope(self.times[1](t, self.second(x)))
             trace = ((slope @ coupling) * second_slope).sum(-1)
-            return self.last(x), trace
+            if jacobian_probe is None:
+                return self.last(x), trace
+            back = jacobian_probe
+            for layer, factor in ((self.last, second_slope), (self.second, slope)):
+                back = (back @ layer.weight.transpose(-1, -2)) * factor
+            back = back @ self.first.weight.transpose(-1, -2)
+            return self.last(x), trace, (back * back).mean(-1)
 
         return evaluate
 
@@ -111,6 +121,7 @@ class TraceField(nn.Module):
 def field_with_trace(
     field: Callable[[Tensor, Tensor], Tensor],
     probe: Float[Tensor, "*rows size"] | None = None,
+    jacobian_probe: Float[Tensor, "*rows size"] | None = None,
 ) -> FieldWithTrace:
     """Return any field of independent rows with the trace of its Jacobian.
 
@@ -122,18 +133,23 @@ def field_with_trace(
         Vector of random signs, one for all rows or one for each: the trace is then
         Hutchinson's estimate ``e^T (dv/dx) e``. Without one the trace is exact, by one
         product with the Jacobian per column of x.
+    jacobian_probe : Tensor, optional
+        Such a vector: the mean square of ``e^T (dv/dx)`` is returned too.
     """
 
-    def evaluate(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         value, pullback = torch.func.vjp(lambda y: field(t, y), x)[:2]
+        extra = []
+        if jacobian_probe is not None:
+            extra.append((pullback(jacobian_probe.expand_as(x))[0] ** 2).mean(-1))
         if probe is not None:
             signs = probe.expand_as(x)
-            return value, (pullback(signs)[0] * signs).sum(-1)
+            return value, (pullback(signs)[0] * signs).sum(-1), *extra
         size = x.shape[-1]
         basis = torch.eye(size, dtype=x.dtype, device=x.device)
         basis = basis.reshape(size, *(1,) * (x.dim() - 1), size)
         (rows,) = torch.func.vmap(pullback)(basis.expand(size, *x.shape))
-        return value, (rows * basis).sum(dim=(0, -1))
+        return value, (rows * basis).sum(dim=(0, -1)), *extra
 
     return evaluate
 

@@ -22,13 +22,15 @@ from skfunc.solvers import Solution, SolverReport, odeint
 class BaseRows(NamedTuple):
     """Rows carried to the base distribution.
 
-    `log_det` is the log of the map's volume change, and `kinetic` the squared speed
-    averaged over the path and the columns, where it was asked for.
+    `log_det` is the log of the map's volume change. Where they were asked for,
+    `kinetic` is the squared speed averaged over the path and the columns, and
+    `jacobian` the squared Frobenius norm of the field's Jacobian, over the columns.
     """
 
     rows: Float[Tensor, "members rows size"]
     log_det: Float[Tensor, "members rows"]
     kinetic: Float[Tensor, "members rows"] | None
+    jacobian: Float[Tensor, "members rows"] | None
     report: SolverReport
 
 
@@ -82,6 +84,7 @@ class ContinuousFlow(nn.Module):
         probe: Tensor | None = None,
         *,
         kinetic: bool = False,
+        jacobian_probe: Tensor | None = None,
     ) -> BaseRows:
         """Carry data to the base distribution, t from 1 to 0.
 
@@ -95,24 +98,28 @@ class ContinuousFlow(nn.Module):
             Random signs that estimate the trace of a field without a closed form.
         kinetic : bool
             Whether to integrate the squared speed too.
+        jacobian_probe : Tensor, optional
+            Random signs e that estimate the Jacobian's norm, by that of e^T dv/dx, to
+            integrate it too (Finlay et al. 2020, arXiv 2002.02798).
         """
-        evaluate = self._with_trace(probe)
+        evaluate = self._with_trace(probe, jacobian_probe)
         size = x.shape[-1]
 
         def field(t: Tensor, state: Tensor) -> Tensor:
-            value, trace = evaluate(t, state[..., :size])
-            parts = [value, trace.unsqueeze(-1)]
+            value, *columns = evaluate(t, state[..., :size])
             if kinetic:
-                parts.append((value * value).mean(-1, keepdim=True))
-            return torch.cat(parts, dim=-1)
+                columns.append((value * value).mean(-1))
+            return torch.cat([value, torch.stack(columns, dim=-1)], dim=-1)
 
-        zeros = x.new_zeros(*x.shape[:-1], 2 if kinetic else 1)
+        n_columns = 1 + kinetic + (jacobian_probe is not None)
+        zeros = x.new_zeros(*x.shape[:-1], n_columns)
         start = torch.cat([x, zeros], dim=-1)
         solution = self._solve(field, start, (1.0, 0.0), solver)
         end = solution.y[-1]
-        # Time runs backwards: the integral over it has the other sign.
-        energy = -end[..., size + 1] if kinetic else None
-        return BaseRows(end[..., :size], end[..., size], energy, solution.report)
+        # Time runs backwards: integrals over it have the other sign.
+        energy = -end[..., -1] if kinetic else None
+        norm = -end[..., size + 1] if jacobian_probe is not None else None
+        return BaseRows(end[..., :size], end[..., size], energy, norm, solution.report)
 
     def from_base(
         self,
@@ -123,10 +130,12 @@ class ContinuousFlow(nn.Module):
         """Carry base rows along the flow; without traces, so at less cost."""
         return self._solve(self.field, z, times, solver)
 
-    def _with_trace(self, probe: Tensor | None) -> FieldWithTrace:
+    def _with_trace(
+        self, probe: Tensor | None, jacobian_probe: Tensor | None
+    ) -> FieldWithTrace:
         if isinstance(self.field, TraceField):
-            return self.field.with_trace()
-        return field_with_trace(self.field, probe)
+            return self.field.with_trace(jacobian_probe)
+        return field_with_trace(self.field, probe, jacobian_probe)
 
     def _solve(
         self,

@@ -145,12 +145,12 @@ class CNFDensity(
             rows whose other columns do not follow from these.
         """
         row_map = self._row_map_checked()
-        rows, on_relation = row_map.to_flow(self._check_rows(X))
+        rows, log_det = row_map.to_flow(self._check_rows(X))
         solver = self._solver_options(self.n_steps_)
         logs, _ = log_densities(
             self._stack(), self._flow(), rows, solver, self.has_flow_
         )
-        return np.where(on_relation, logs + row_map.log_det, -np.inf)
+        return logs + log_det
 
     def _row_map_checked(self) -> RowMap:
         check_is_fitted(self)

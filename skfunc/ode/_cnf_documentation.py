@@ -12,8 +12,10 @@ _PARAMETERS = """base : {"auto", "normal", "mixture", "kernel"}, default="auto"
         How the flow is trained: by maximum likelihood with an exact trace; by flow
         matching [3]_, which is quicker and less exact; or by the one after the other.
         "auto" is "hybrid" from a normal, else "mle" from the identity.
-    preprocessing : {"standardize", "whiten"}, default="standardize"
+    preprocessing : {"standardize", "whiten", "quantile"}, default="standardize"
         What is done to the columns first; its volume change is part of the density.
+        "quantile" maps each column to a normal one by a smooth increasing function
+        through its quantiles, straight beyond the outer ones: for skewed columns.
     hidden_layer_sizes : sequence of 2 ints, default=(64, 64)
         Widths of the field's two hidden layers.
     activation : {"gelu", "logistic", "silu", "softplus", "tanh"}, default="silu"
@@ -36,6 +38,9 @@ _PARAMETERS = """base : {"auto", "normal", "mixture", "kernel"}, default="auto"
         Tolerances of an adaptive solver.
     kinetic_penalty : float, default=0.0
         Weight of the squared speed along a row's path in maximum likelihood [4]_.
+    jacobian_penalty : float, default=0.0
+        Weight of the squared Frobenius norm of the field's Jacobian, over the columns,
+        along a row's path in maximum likelihood [4]_; estimated by a random probe.
     alpha : float, default=1.0
         L2 penalty, divided by the number of rows; it acts as weight decay.
     batch_size : int, default=256
@@ -87,6 +92,9 @@ _ATTRIBUTES = """has_flow_ : bool
         How the other columns, standardized, follow from those that were kept.
     tolerance_ : float
         Deviation from that relation that is rounding.
+    quantile_knots_ : ndarray of shape (3, n_features_out, n_knots)
+        Quantiles of the preprocessed columns, the normal's, and the slopes there; no
+        knots without "quantile".
     n_iter_ : int
         Epochs of the kept flow, at least 1.
     loss_curve_ : list of float

@@ -22,6 +22,7 @@ from skfunc.nn import SMOOTH_ACTIVATIONS, ContinuousFlow, SolverOptions, draw_mo
 from skfunc.ode._cnf_fit import FittedFlow
 from skfunc.ode._cnf_forms import Base, Part
 from skfunc.ode._cnf_plan import FitPlan, FlowChoice
+from skfunc.ode._cnf_quantiles import QuantileMap
 from skfunc.ode._cnf_rows import PREPROCESSINGS, RowMap
 from skfunc.solvers import FIXED_METHODS, TORCHDIFFEQ_FIXED, check_method
 from skfunc.training import MemberStack, resolve_device
@@ -61,6 +62,7 @@ class BaseCNFDensity(FunctionEstimator):
         rtol: float = 1e-5,
         atol: float = 1e-5,
         kinetic_penalty: float = 0.0,
+        jacobian_penalty: float = 0.0,
         alpha: float = 1.0,
         batch_size: int = 256,
         learning_rate_init: float = 5e-3,
@@ -84,6 +86,7 @@ class BaseCNFDensity(FunctionEstimator):
         self.rtol = rtol
         self.atol = atol
         self.kinetic_penalty = kinetic_penalty
+        self.jacobian_penalty = jacobian_penalty
         self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -120,7 +123,7 @@ class BaseCNFDensity(FunctionEstimator):
             check_integer("max_iter", self.max_iter)
         for name in ("rtol", "learning_rate_init"):
             check_real(name, getattr(self, name), 0, inclusive=False)
-        for name in ("atol", "kinetic_penalty", "alpha"):
+        for name in ("atol", "kinetic_penalty", "jacobian_penalty", "alpha"):
             check_real(name, getattr(self, name), 0)
         check_real(
             "validation_fraction", self.validation_fraction, 0, 1, inclusive=False
@@ -138,6 +141,7 @@ class BaseCNFDensity(FunctionEstimator):
             has_grid=self.solver in _GRID_METHODS,
             alpha=float(self.alpha),
             kinetic_penalty=float(self.kinetic_penalty),
+            jacobian_penalty=float(self.jacobian_penalty),
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate_init),
             max_iter=None if self.max_iter == "auto" else int(self.max_iter),
@@ -155,6 +159,7 @@ class BaseCNFDensity(FunctionEstimator):
         self.X_mean_, self.X_scale_ = row_map.mean, row_map.scale
         self.forward_, self.backward_ = row_map.forward, row_map.backward
         self.relation_, self.tolerance_ = row_map.relation, row_map.tolerance
+        self.quantile_knots_ = row_map.quantiles.knots
         self.column_gaps_ = gaps
         self.base_parts_: list[dict[str, Any]] = [
             {
@@ -208,6 +213,7 @@ class BaseCNFDensity(FunctionEstimator):
             self.backward_,
             self.relation_,
             self.tolerance_,
+            QuantileMap(self.quantile_knots_),
         )
 
     def _flow(self) -> FittedFlow:
@@ -242,6 +248,7 @@ class BaseCNFDensity(FunctionEstimator):
             "backward_",
             "relation_",
             "tolerance_",
+            "quantile_knots_",
             "n_iter_",
             "loss_curve_",
             "validation_scores_",
@@ -267,6 +274,8 @@ class BaseCNFDensity(FunctionEstimator):
             check_shape(name, getattr(self, name), (n_features,))
         for name in ("forward_", "backward_"):
             check_shape(name, getattr(self, name), (size, size))
+        n_knots = self.quantile_knots_.shape[-1]
+        check_shape("quantile_knots_", self.quantile_knots_, (3, size, n_knots))
         check_shape("relation_", self.relation_, (size, n_features - size))
         # On the meta device a network costs nothing, however large the file says it is.
         with torch.device("meta"):

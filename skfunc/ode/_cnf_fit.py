@@ -35,6 +35,7 @@ class FlowSettings:
     solver: SolverOptions
     alpha: float
     kinetic_penalty: float
+    jacobian_penalty: float
     device: torch.device
     seed: int
     verbose: bool = False
@@ -87,6 +88,7 @@ def train_flow(
         solver=settings.solver,
         alpha=settings.alpha,
         kinetic_penalty=settings.kinetic_penalty,
+        jacobian_penalty=settings.jacobian_penalty,
         device=settings.device,
         dtype=torch.float32,
         seed=settings.seed,

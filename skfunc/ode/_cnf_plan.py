@@ -54,6 +54,7 @@ class FitPlan:
     has_grid: bool
     alpha: float
     kinetic_penalty: float
+    jacobian_penalty: float
     batch_size: int
     learning_rate: float
     max_iter: int | None
@@ -70,6 +71,7 @@ class FitPlan:
             solver=replace(self.solver, per_row=False),
             alpha=self.alpha,
             kinetic_penalty=self.kinetic_penalty,
+            jacobian_penalty=self.jacobian_penalty,
             device=self.device,
             seed=self.seed,
             verbose=self.verbose,

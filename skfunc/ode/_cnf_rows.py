@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skfunc._moments import weighted_moments
+from skfunc.ode._cnf_quantiles import QuantileMap, fit_quantile_map
 
 Array = NDArray[np.float64]
 
-PREPROCESSINGS = ("standardize", "whiten")
+PREPROCESSINGS = ("standardize", "whiten", "quantile")
 
 # A column is an affine function of others if less of its variance is left.
 _RANK_TOLERANCE = 1e-10
@@ -35,7 +36,7 @@ _FEW_VALUES_SHARE = 0.1
 
 @dataclass(frozen=True)
 class RowMap:
-    """Columns kept, standardized or whitened; the others as functions of them.
+    """Columns kept, standardized, whitened or made normal; others as functions of them.
 
     Attributes
     ----------
@@ -49,6 +50,8 @@ class RowMap:
         Standardized kept columns times this are the other columns.
     tolerance : float
         Deviation from the relation that is rounding.
+    quantiles : QuantileMap
+        Map of standardized kept columns to normal ones, if it has knots.
     """
 
     kept: NDArray[np.bool_]
@@ -58,26 +61,32 @@ class RowMap:
     backward: Array
     relation: Array
     tolerance: float
+    quantiles: QuantileMap
 
-    @property
-    def log_det(self) -> float:
-        """Log of the volume change, kept columns to the flow's."""
-        _, log_det = np.linalg.slogdet(self.forward)
-        return float(log_det - np.log(self.scale[self.kept]).sum())
+    def to_flow(self, X: Array) -> tuple[Array, Array]:
+        """Return the flow's rows, and the log of the volume change at each.
 
-    def to_flow(self, X: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the flow's rows, and which rows of X obey the relation."""
+        A row of X that breaks the relation has -inf.
+        """
         with np.errstate(over="ignore"):
             standard = (X - self.mean) / self.scale
         standard = np.clip(standard, -_FARTHEST, _FARTHEST)
         inner = standard[:, self.kept]
         allowed = self.tolerance * (1.0 + np.abs(inner).max(axis=1, keepdims=True))
         off = np.abs(standard[:, ~self.kept] - inner @ self.relation)
-        return inner @ self.forward, (off <= allowed).all(axis=1)
+        obeys = (off <= allowed).all(axis=1)
+        _, log_det = np.linalg.slogdet(self.forward)
+        log_det = log_det - np.log(self.scale[self.kept]).sum()
+        log_slopes = np.zeros(len(X))
+        if self.quantiles.n_knots:
+            inner, log_slopes = self.quantiles.forward(inner)
+        return inner @ self.forward, np.where(obeys, log_det + log_slopes, -np.inf)
 
     def from_flow(self, rows: Array) -> Array:
         """Return rows of X, columns that follow from others filled in."""
         inner = rows @ self.backward
+        if self.quantiles.n_knots:
+            inner = self.quantiles.backward(inner)
         standard = np.empty((len(rows), len(self.mean)))
         standard[:, self.kept] = inner
         standard[:, ~self.kept] = inner @ self.relation
@@ -121,6 +130,9 @@ def fit_row_map(X: Array, preprocessing: str) -> RowMap:
         vectors = vectors * np.sign(vectors[largest_entry, np.arange(size)])
         forward = vectors / np.sqrt(values)
         backward = (vectors * np.sqrt(values)).T
+    quantiles = QuantileMap(np.zeros((3, size, 0)))
+    if preprocessing == "quantile":
+        quantiles = fit_quantile_map(inner)
     return RowMap(
         kept=kept,
         mean=mean,
@@ -129,6 +141,7 @@ def fit_row_map(X: Array, preprocessing: str) -> RowMap:
         backward=backward,
         relation=relation,
         tolerance=float(_OFF_TOLERANCE + 10 * largest),
+        quantiles=quantiles,
     )
 
 

@@ -68,6 +68,7 @@ class FlowTraining:
         solver: SolverOptions,
         alpha: float,
         kinetic_penalty: float,
+        jacobian_penalty: float,
         device: torch.device,
         dtype: torch.dtype,
         seed: int,
@@ -76,7 +77,9 @@ class FlowTraining:
         self.rows = torch.as_tensor(rows, dtype=dtype, device=device)
         self.base = base.to(self.rows)
         self.n_train = len(rows) - n_held_out
-        self.alpha, self.kinetic_penalty = alpha, kinetic_penalty
+        self.alpha = alpha
+        self.kinetic_penalty = kinetic_penalty
+        self.jacobian_penalty = jacobian_penalty
         self.generator = torch.Generator(device).manual_seed(seed)
         self.seed = seed
         self.steps = np.random.default_rng(seed)
@@ -161,7 +164,7 @@ class FlowTraining:
     def likelihood_loss(
         self, module: nn.Module, batch: Sequence[Tensor]
     ) -> Float[Tensor, "members rows"]:
-        """Return the negative log density of rows, the kinetic penalty added."""
+        """Return the negative log density of rows, the penalties added."""
         return self._negative_log_density(module, batch[0], train=True)
 
     def held_out_loss(
@@ -177,23 +180,31 @@ class FlowTraining:
         index = self._visited(index) if train else index
         rows = self.rows[index]
         kinetic = train and self.kinetic_penalty > 0
+        jacobian = train and self.jacobian_penalty > 0
         solver = self.solver
         if train and solver.n_steps is not None:
             # A field could make use of the errors of one grid, but not of many.
             fewest, most = (max(1, round(c * solver.n_steps)) for c in _TRAINING_STEPS)
             n_steps = int(self.steps.integers(fewest, most + 1))
             solver = replace(solver, n_steps=n_steps)
-        probe = None
-        if (
-            train
-            and rows.shape[-1] > MOST_EXACT_COLUMNS
-            and not isinstance(module.field, TraceField)
-        ):
-            probe = random_signs(rows.shape, self.generator).to(rows)
-        end = module.to_base(rows, solver, probe, kinetic=kinetic)
+        is_estimated = rows.shape[-1] > MOST_EXACT_COLUMNS and not isinstance(
+            module.field, TraceField
+        )
+        signs = None
+        if train and (is_estimated or jacobian):
+            signs = random_signs(rows.shape, self.generator).to(rows)
+        end = module.to_base(
+            rows,
+            solver,
+            signs if is_estimated else None,
+            kinetic=kinetic,
+            jacobian_probe=signs if jacobian else None,
+        )
         left_out = index if train and any(self.base.kernels) else None
         # A training row is the centre of a kernel: it is judged by the others.
         loss = -(self.base.log_prob(end.rows, left_out) + end.log_det)
         if end.kinetic is not None:
             loss = loss + self.kinetic_penalty * end.kinetic
+        if end.jacobian is not None:
+            loss = loss + self.jacobian_penalty * end.jacobian
         return loss

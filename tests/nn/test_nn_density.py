@@ -117,6 +117,20 @@ class TestTrace:
         assert set(drawn.unique().tolist()) == {-1.0, 1.0}
         assert drawn.mean().abs() < 0.03
 
+    def test_norm_of_the_jacobian_is_right_in_the_mean(self):
+        field = random_field(3)
+        x = torch.randn(4, 3, generator=generator(1), dtype=torch.float64)
+        t = torch.tensor(0.3, dtype=torch.float64)
+        jacobians = torch.func.vmap(torch.func.jacrev(lambda row: field(t, row)))(x)
+        exact = (jacobians**2).sum((1, 2)) / 3
+        signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 3)
+        for forms in (
+            [field.with_trace(sign.expand_as(x)) for sign in signs],
+            [field_with_trace(field, jacobian_probe=sign) for sign in signs],
+        ):
+            estimates = torch.stack([evaluate(t, x)[2] for evaluate in forms])
+            torch.testing.assert_close(estimates.mean(0), exact)
+
     def test_flow_starts_at_the_identity(self):
         flow = ContinuousFlow(
             3, hidden_layer_sizes=(7, 5), field="mlp", activation="tanh"
@@ -174,6 +188,20 @@ class TestLinearField:
         rows = torch.zeros(1, 2, 3, dtype=torch.float64)
         end = flow.to_base(rows, FINE, kinetic=True)
         torch.testing.assert_close(end.kinetic, torch.full_like(end.kinetic, 3.0))
+
+    def test_penalties_along_a_path_stand_side_by_side(self):
+        flow, A, _ = affine_flow()
+        rows = torch.randn(1, 5, 3, generator=generator(), dtype=torch.float64)
+        signs = random_signs(rows.shape, generator(1))
+        plain = flow.to_base(rows, FINE)
+        both = flow.to_base(rows, FINE, kinetic=True, jacobian_probe=signs)
+        expected = ((signs[0].numpy() @ A) ** 2).mean(-1)
+        np.testing.assert_allclose(both.jacobian[0].detach(), expected, rtol=1e-9)
+        torch.testing.assert_close(both.log_det, plain.log_det)
+        torch.testing.assert_close(
+            both.kinetic, flow.to_base(rows, FINE, kinetic=True).kinetic
+        )
+        assert plain.jacobian is None
 
     def test_path_passes_the_given_times(self):
         flow, A, b = affine_flow()
