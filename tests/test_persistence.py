@@ -52,6 +52,12 @@ def several_targets():
     return skfunc.ODENetRegressor(**SMALL).fit(X, X[:, :2]), X
 
 
+def conditional_flow():
+    X = rows()
+    model = skfunc.ConditionalCNFRegressor(**SMALL, flow=True, flow_hidden_size=4)
+    return model.fit(X, X[:, 0]), X
+
+
 def with_names():
     X = pd.DataFrame(rows(), columns=["width", "Höhe", "глубина"])
     labels = pd.Series(np.where(X["width"] > 0, "ja", "нет"), dtype=object)
@@ -81,6 +87,7 @@ MODELS = {
     "classifier": classifier,
     "regressor": regressor,
     "several targets": several_targets,
+    "a conditional flow": conditional_flow,
     "names of columns and labels": with_names,
     "images": images,
     "unusual parameters": unusual_parameters,
@@ -99,7 +106,8 @@ def answers(model, X):
     return [
         *model.predict(X, return_std=True),
         *model.predict_std_parts(X),
-        model.predict(X, rtol=1e-5),
+        model.predict_quantiles(X, [0.1, 0.6]),
+        *([model.predict(X, rtol=1e-5)] if hasattr(model, "rtol") else []),
         model.sample(X, 3, random_state=0),
     ]
 
