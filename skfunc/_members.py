@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from skfunc._epoch_watch import EpochWatch, mean_of_members
 from skfunc._moments import pooled_moments, weighted_moments
 from skfunc._shapes import Float
 from skfunc._validation import (
@@ -61,68 +63,6 @@ _SMALL_STEP = 2e8
 def _in_units(weights: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
     """Divide weights; what is positive stays so in single precision."""
     return np.where(weights > 0, np.maximum(weights / unit, _SMALLEST_WEIGHT), 0.0)
-
-
-def _mean(row: NDArray[np.float64]) -> float:
-    """Average over the members that have a value."""
-    values = row[np.isfinite(row)]
-    return float(values.mean()) if len(values) else float("nan")
-
-
-class _EpochWatch:
-    """Tell scikit-learn's callbacks, and a verbose user, of every epoch."""
-
-    def __init__(
-        self,
-        estimator: MemberNetworkEstimator,
-        epochs: int,
-        fixed: dict[str, Any],
-        fit_data: tuple[ArrayLike, ArrayLike],
-    ) -> None:
-        self.estimator, self.fixed = estimator, fixed
-        self.X, self.y = fit_data
-        self.watched = bool(getattr(estimator, "_skl_callbacks", None))
-        self.context = estimator._init_callback_context(max_subtasks=epochs)
-        self.context.call_on_fit_task_begin(estimator=estimator, X=self.X, y=self.y)
-        self.epoch: Any = None
-
-    def begin(self) -> None:
-        """Announce an epoch."""
-        if self.watched:
-            self.epoch = self.context.subcontext(task_name="epoch")
-            self.epoch.call_on_fit_task_begin(
-                estimator=self.estimator, X=self.X, y=self.y
-            )
-
-    def end(self, result: TrainingResult) -> bool:
-        """Report an epoch; return whether a callback asks to stop."""
-        if self.estimator.verbose:
-            line = f"epoch {result.n_iter}: loss {_mean(result.losses[-1]):.5f}"
-            if result.validation_losses:
-                line += f", held out {_mean(result.validation_losses[-1]):.5f}"
-            print(line)
-        if not self.watched:
-            return False
-        return self.epoch.call_on_fit_task_end(
-            estimator=self.estimator,
-            X=self.X,
-            y=self.y,
-            reconstruction_attributes=lambda: self._attributes(result),
-        )
-
-    def _attributes(self, result: TrainingResult) -> dict[str, Any]:
-        attributes = self.estimator._training_attributes(result)
-        attributes["parameters_"] = attributes["parameters_"].copy()
-        return self.fixed | attributes | {"_runtime": _Runtime()}
-
-    def close(self) -> None:
-        """Announce the end of the fit."""
-        self.context.call_on_fit_task_end(
-            estimator=self.estimator,
-            X=self.X,
-            y=self.y,
-            reconstruction_attributes=dict,
-        )
 
 
 class _Runtime:
@@ -316,7 +256,12 @@ class MemberNetworkEstimator(FunctionEstimator):
             divergence_weight=None if divergence is None else divergence * share,
             divergence_warmup=warmup,
         )
-        watch = _EpochWatch(self, epochs, fixed, fit_data)
+        watch = EpochWatch(
+            self,
+            epochs + self._further_epochs(epochs),
+            partial(self._fitted_so_far, fixed),
+            fit_data,
+        )
         step = min(batch_size, len(X)) * self.n_members * stack.n_parameters
         with thread_limits(small=step < _SMALL_STEP):
             result = train(
@@ -339,9 +284,20 @@ class MemberNetworkEstimator(FunctionEstimator):
             self._finish_fit(outputs, targets, member_weights * unit)
             if held_out is not None:
                 self._set_fitted(self._calibrate(outputs, held_out, targets))
+        interrupted = result.interrupted or self._train_further(X, targets, watch)
         watch.close()
-        if result.interrupted:
+        if interrupted:
             raise KeyboardInterrupt
+
+    def _further_epochs(self, epochs: int) -> int:
+        """Return how many epochs `_train_further` takes at most."""
+        return 0
+
+    def _train_further(
+        self, X: NDArray[np.float64], targets: NDArray[Any], watch: EpochWatch
+    ) -> bool:
+        """Train what stands on the members; return whether it was interrupted."""
+        return False
 
     def _finish_fit(
         self,
@@ -400,11 +356,21 @@ class MemberNetworkEstimator(FunctionEstimator):
             "parameters_": flat.numpy(),
             "n_iter_": result.n_iter,
             "best_iter_": np.asarray(result.best_epochs),
-            "loss_curve_": [_mean(row) for row in result.losses],
-            "validation_scores_": [-_mean(row) for row in result.validation_losses]
+            "loss_curve_": [mean_of_members(row) for row in result.losses],
+            "validation_scores_": [
+                -mean_of_members(row) for row in result.validation_losses
+            ]
             or None,
             "n_retries_": np.asarray(result.n_retries),
         }
+
+    def _fitted_so_far(
+        self, fixed: dict[str, Any], result: TrainingResult
+    ) -> dict[str, Any]:
+        """Return the fitted attributes with members that are being trained."""
+        attributes = self._training_attributes(result)
+        attributes["parameters_"] = attributes["parameters_"].copy()
+        return fixed | attributes | {"_runtime": _Runtime()}
 
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
         for name, value in attributes.items():

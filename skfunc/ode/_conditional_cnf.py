@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from skfunc._epoch_watch import EpochWatch
 from skfunc._member_regressor import MemberRegressor
 from skfunc._shapes import Float
 from skfunc._validation import (
@@ -38,7 +39,7 @@ from skfunc.ode._conditional_cnf_predictive import (
 )
 from skfunc.ode._regressor import weigh_by_variance
 from skfunc.predictive import GaussianMixture, Predictive, SampledProcess
-from skfunc.training import MemberStack, resolve_device
+from skfunc.training import MemberStack, TrainingResult, resolve_device
 
 # The Gaussian's network is that of an ODE-Net: one midpoint step.
 _BASE_SOLVER = SolverOptions(method="midpoint", n_steps=1)
@@ -255,42 +256,39 @@ class ConditionalCNFRegressor(MemberRegressor):
             "n_steps_": int(self.n_steps),
             "seed_": seed,
         }
+        self._flow_start = previous
         try:
             super()._fit_members(
                 X, targets, weights, n_outputs, fixed, fit_data, labels
             )
-            if self.flow is not False:
-                self._fit_flow(X, targets, *self._row_weights, previous)
         finally:
-            self.__dict__.pop("_row_weights", None)
+            for name in ("_row_weights", "_flow_start"):
+                self.__dict__.pop(name, None)
 
-    def _fit_flow(
-        self,
-        X: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        held_out: NDArray[np.float64] | None,
-        previous: NDArray[np.float64] | None,
-    ) -> None:
+    def _further_epochs(self, epochs: int) -> int:
+        return 0 if self.flow is False else epochs
+
+    def _train_further(
+        self, X: NDArray[np.float64], targets: NDArray[Any], watch: EpochWatch
+    ) -> bool:
         """Train a flow of the Gaussians' residuals; keep it where it helps."""
+        if self.flow is False:
+            return False
+        weights, held_out = self._row_weights
         means, stds = self._gaussians(X)
         rows = FlowRows(X, (targets - means) / stds, weights, held_out)
         if self.flow == "auto" and not rows.can_judge:
-            return
+            return False
         stack = MemberStack(
             partial(self._build_flow, X.shape[1], targets.shape[1]), self._draw
         )
-        if previous is not None and previous.shape != (
-            self.n_members,
-            stack.n_parameters,
-        ):
-            previous = None
+        start, shape = self._flow_start, (self.n_members, stack.n_parameters)
         trained = train_flow(
             stack,
             rows,
             SolverOptions(method="midpoint", n_steps=int(self.n_steps)),
             seed=self.seed_,
-            start=previous,
+            start=start if start is None or start.shape == shape else None,
             learning_rate=float(self.flow_learning_rate_init),
             alpha=float(self.alpha),
             max_iter=self._epochs(len(X)),
@@ -298,7 +296,8 @@ class ConditionalCNFRegressor(MemberRegressor):
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
             device=resolve_device(self.device),
-            verbose=bool(self.verbose),
+            on_epoch_begin=watch.begin,
+            on_epoch=lambda result: watch.end(result, "flow epoch", self._flow_so_far),
         )
         self.flow_loss_curve_ = trained.losses
         self.flow_validation_scores_ = trained.validation_scores
@@ -317,8 +316,21 @@ class ConditionalCNFRegressor(MemberRegressor):
                 "nfe": 4.0 * self.n_steps_,
                 "status": "success",
             }
-        if trained.interrupted:
-            raise KeyboardInterrupt
+        return trained.interrupted
+
+    def _flow_so_far(self, result: TrainingResult) -> dict[str, Any]:
+        """Return the fitted attributes with a flow that is being trained."""
+        fitted = {
+            name: getattr(self, name)
+            for name in self._fitted_attributes()
+            if hasattr(self, name)
+        }
+        return fitted | {
+            "has_flow_": True,
+            "flow_parameters_": result.flat.detach().cpu().double().numpy().copy(),
+            "noise_scale_": np.ones(self.n_targets_),
+            "_runtime": type(self._runtime)(),
+        }
 
     def _gaussians(
         self, rows: NDArray[np.float64]

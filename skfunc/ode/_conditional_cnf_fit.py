@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,12 +118,13 @@ def train_flow(
     n_iter_no_change: int,
     tol: float,
     device: torch.device,
-    verbose: bool,
+    on_epoch_begin: Callable[[], None],
+    on_epoch: Callable[[TrainingResult], bool],
 ) -> TrainedFlow:
     """Train a flow of each member by maximum likelihood.
 
     Its best epoch is that of all members' held-out rows together: a member's own are
-    few. The arguments are those of `skfunc.training.TrainingOptions`.
+    few. The arguments are those of `skfunc.training.TrainingOptions` and `train`.
     """
     members, n_rows = rows.weights.shape
     small = n_rows <= _FULL_BATCH_ROWS
@@ -147,10 +148,10 @@ def train_flow(
         return flow_losses(module, batch[0], own.contiguous(), solver)
 
     def has_stalled(result: TrainingResult) -> bool:
-        if verbose:
-            print(_epoch_line(result))
+        asked = on_epoch(result)
         # Members stop together, since each is at its own place in a batch.
-        return bool(result.n_iter - result.best_epochs.max() >= n_iter_no_change)
+        waited = result.n_iter - result.best_epochs.max()
+        return bool(asked or waited >= n_iter_no_change)
 
     if batch_size is None:
         batch_size = n_rows
@@ -184,6 +185,7 @@ def train_flow(
                 None if rows.held_out is None else tensor(in_units(rows.held_out))
             ),
             groups=np.zeros(members, dtype=int),
+            on_epoch_begin=on_epoch_begin,
             on_epoch=has_stalled,
         )
     parameters = result.flat.detach().cpu().double().numpy()
@@ -250,10 +252,3 @@ def enough_steps(flow: ConditionalFlow, rows: FlowRows, n_steps: int) -> int:
 
 def _mean(losses: Array) -> float:
     return float(np.nanmean(losses))
-
-
-def _epoch_line(result: TrainingResult) -> str:
-    line = f"flow epoch {result.n_iter}: loss {_mean(result.losses[-1]):.5f}"
-    if result.validation_losses:
-        line += f", held out {_mean(result.validation_losses[-1]):.5f}"
-    return line

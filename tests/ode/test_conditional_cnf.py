@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from sklearn.callback import ScoringMonitor
 
 import skfunc
 from skfunc.ode._conditional_cnf_predictive import SingleFlowMixture
@@ -215,6 +216,27 @@ def test_warm_start_goes_on():
     after = model.parameters_, model.flow_parameters_
     for old, new in zip(before, after, strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-6, atol=1e-9)
+
+
+def test_callbacks_see_the_epochs_of_both_trainings(capsys):
+    X, y = branches(100, 0)
+    monitor = ScoringMonitor(scoring="r2")
+    options = QUICK | {"max_iter": 3, "flow": True}
+    watched = skfunc.ConditionalCNFRegressor(**options, verbose=True)
+    watched.set_callbacks(monitor).fit(X, y)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed] == [
+        *(f"epoch {i}" for i in (1, 2, 3)),
+        *(f"flow epoch {i}" for i in (1, 2, 3)),
+    ]
+    log = monitor.get_logs().data
+    scores = [task["r2"] for task in log if task["task_name"] == "epoch"]
+    assert len(scores) == 6
+    # The last epoch was the best: what was scored then is what was kept.
+    assert scores[-1] == pytest.approx(watched.score(X, y), abs=0.01)
+    plain = skfunc.ConditionalCNFRegressor(**options).fit(X, y)
+    np.testing.assert_array_equal(watched.flow_parameters_, plain.flow_parameters_)
+    assert not hasattr(watched, "_row_weights")
 
 
 @pytest.mark.parametrize(
