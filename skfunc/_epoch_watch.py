@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skfunc.training import TrainingResult
-
-if TYPE_CHECKING:
-    from skfunc._members import MemberNetworkEstimator
 
 # Takes the result so far, returns what would be the fitted attributes.
 FittedSoFar = Callable[[TrainingResult], dict[str, Any]]
@@ -28,10 +25,10 @@ class EpochWatch:
 
     Parameters
     ----------
-    estimator : MemberNetworkEstimator
-        The one that is fitted.
-    epochs : int
-        How many there are at most.
+    estimator : FunctionEstimator
+        The one that is fitted, with a parameter `verbose`.
+    epochs : int or None
+        How many there are at most, if that is known.
     fitted_so_far : callable
         Of the members.
     fit_data : tuple
@@ -40,10 +37,10 @@ class EpochWatch:
 
     def __init__(
         self,
-        estimator: MemberNetworkEstimator,
-        epochs: int,
+        estimator: Any,
+        epochs: int | None,
         fitted_so_far: FittedSoFar,
-        fit_data: tuple[ArrayLike, ArrayLike],
+        fit_data: tuple[ArrayLike, ArrayLike | None],
     ) -> None:
         self.estimator, self.fitted_so_far = estimator, fitted_so_far
         self.X, self.y = fit_data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,19 @@ from sklearn.base import (
     DensityMixin,
     TransformerMixin,
 )
+from sklearn.callback import with_callbacks
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skfunc._epoch_watch import EpochWatch
 from skfunc._validation import check_integer
 from skfunc.ode._cnf_documentation import document_density
 from skfunc.ode._cnf_estimator import BaseCNFDensity
 from skfunc.ode._cnf_fit import carried, drawn, log_densities
+from skfunc.ode._cnf_forms import Base
 from skfunc.ode._cnf_plan import fit_density
 from skfunc.ode._cnf_rows import RowMap, fit_row_map, rounding_gaps, row_copies, spread
-from skfunc.training import thread_limits
+from skfunc.training import TrainingResult, thread_limits
 
 Array = NDArray[np.float64]
 
@@ -89,6 +94,7 @@ class CNFDensity(
     True
     """
 
+    @with_callbacks
     def fit(self, X: ArrayLike, y: Any = None) -> CNFDensity:
         """Fit the density of rows.
 
@@ -123,9 +129,17 @@ class CNFDensity(
         spread_rows = spread(rows, gaps, np.random.default_rng(seed))
         inner, _ = row_map.to_flow(spread_rows)
         stack = self._build_stack(inner.shape[1])
+        so_far = partial(self._so_far, row_map, gaps)
+        watch = EpochWatch(self, None, lambda result: {}, (X, None))
+
+        def on_epoch(result: TrainingResult, base: Base) -> bool:
+            return watch.end(result, fitted_so_far=partial(so_far, base))
+
+        plan = replace(self._plan(seed), on_epoch_begin=watch.begin, on_epoch=on_epoch)
         with thread_limits(small=len(inner) <= _SMALL_FIT):
-            choice = fit_density(inner, row_copies(rows), self._plan(seed), stack)
+            choice = fit_density(inner, row_copies(rows), plan, stack)
         self._keep(row_map, gaps, choice)
+        watch.close()
         if choice.flow.interrupted:
             raise KeyboardInterrupt
         return self

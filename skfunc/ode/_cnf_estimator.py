@@ -25,7 +25,7 @@ from skfunc.ode._cnf_plan import FitPlan, FlowChoice
 from skfunc.ode._cnf_quantiles import QuantileMap
 from skfunc.ode._cnf_rows import PREPROCESSINGS, RowMap
 from skfunc.solvers import FIXED_METHODS, TORCHDIFFEQ_FIXED, check_method
-from skfunc.training import MemberStack, resolve_device
+from skfunc.training import MemberStack, TrainingResult, resolve_device
 
 Array = NDArray[np.float64]
 
@@ -46,6 +46,20 @@ class BaseCNFDensity(FunctionEstimator):
     """What a density is fitted with, and what a fit keeps."""
 
     _runtime: _Runtime
+    columns_: NDArray[np.bool_]
+    X_mean_: Array
+    X_scale_: Array
+    forward_: Array
+    backward_: Array
+    relation_: Array
+    tolerance_: float
+    quantile_knots_: Array
+    column_gaps_: Array
+    base_parts_: list[dict[str, Any]]
+    base_shares_: Array
+    parameters_: Array
+    has_flow_: bool
+    n_steps_: int
 
     def __init__(
         self,
@@ -149,38 +163,20 @@ class BaseCNFDensity(FunctionEstimator):
             validation_fraction=float(self.validation_fraction),
             device=resolve_device(self.device),
             seed=seed,
-            verbose=bool(self.verbose),
         )
 
     def _keep(self, row_map: RowMap, gaps: Array, choice: FlowChoice) -> None:
         """Set the fitted attributes."""
-        flow = choice.flow
-        self.columns_ = row_map.kept
-        self.X_mean_, self.X_scale_ = row_map.mean, row_map.scale
-        self.forward_, self.backward_ = row_map.forward, row_map.backward
-        self.relation_, self.tolerance_ = row_map.relation, row_map.tolerance
-        self.quantile_knots_ = row_map.quantiles.knots
-        self.column_gaps_ = gaps
-        self.base_parts_: list[dict[str, Any]] = [
-            {
-                "kind": part.kind,
-                "means": part.means,
-                "weights": part.weights,
-                "cholesky": part.cholesky,
-            }
-            for part in flow.base.parts
-        ]
-        self.base_shares_ = flow.base.shares
-        self.parameters_ = flow.parameters
-        self.has_flow_ = choice.has_flow
-        self.candidates_ = choice.candidates
-        self.n_steps_ = choice.n_steps
-        self.n_iter_ = max(1, len(flow.losses))
-        self.loss_curve_ = flow.losses
-        self.validation_scores_ = flow.validation_scores or None
-        self.n_retries_ = flow.n_retries
-        self.solver_report_ = choice.report
-        self._runtime = _Runtime()
+        self.__dict__.update(_fitted(row_map, gaps, choice), _runtime=_Runtime())
+
+    def _so_far(
+        self, row_map: RowMap, gaps: Array, base: Base, result: TrainingResult
+    ) -> dict[str, Any]:
+        """Return what would be the fitted attributes after an epoch."""
+        flow = FittedFlow(base, result.flat.detach().cpu().double().numpy().copy())
+        flow.losses = [float(row[0]) for row in result.losses]
+        choice = FlowChoice(flow, True, {}, int(self.n_steps))
+        return _fitted(row_map, gaps, choice) | {"_runtime": _Runtime()}
 
     def _build_stack(self, size: int) -> MemberStack:
         return MemberStack(lambda: self._build_module(size), draw_module)
@@ -306,3 +302,39 @@ class BaseCNFDensity(FunctionEstimator):
         super().__setstate__(state)
         if hasattr(self, "parameters_"):
             self._runtime = _Runtime()
+
+
+def _fitted(row_map: RowMap, gaps: Array, choice: FlowChoice) -> dict[str, Any]:
+    """Return the fitted attributes."""
+    flow = choice.flow
+    parts = [
+        {
+            "kind": part.kind,
+            "means": part.means,
+            "weights": part.weights,
+            "cholesky": part.cholesky,
+        }
+        for part in flow.base.parts
+    ]
+    return {
+        "columns_": row_map.kept,
+        "X_mean_": row_map.mean,
+        "X_scale_": row_map.scale,
+        "forward_": row_map.forward,
+        "backward_": row_map.backward,
+        "relation_": row_map.relation,
+        "tolerance_": row_map.tolerance,
+        "quantile_knots_": row_map.quantiles.knots,
+        "column_gaps_": gaps,
+        "base_parts_": parts,
+        "base_shares_": flow.base.shares,
+        "parameters_": flow.parameters,
+        "has_flow_": choice.has_flow,
+        "candidates_": choice.candidates,
+        "n_steps_": choice.n_steps,
+        "n_iter_": max(1, len(flow.losses)),
+        "loss_curve_": flow.losses,
+        "validation_scores_": flow.validation_scores or None,
+        "n_retries_": flow.n_retries,
+        "solver_report_": choice.report,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,9 @@ class FlowSettings:
     jacobian_penalty: float
     device: torch.device
     seed: int
-    verbose: bool = False
+    # Told of every epoch; the latter says whether to stop.
+    on_epoch_begin: Callable[[], None] | None = None
+    on_epoch: Callable[[TrainingResult, Base], bool] | None = None
 
 
 @dataclass
@@ -52,6 +54,7 @@ class FittedFlow:
     validation_scores: list[float] = field(default_factory=list)
     n_retries: int = 0
     interrupted: bool = False
+    stopped: bool = False
 
 
 def train_flow(
@@ -104,11 +107,13 @@ def train_flow(
                 continue
 
             def on_epoch(result: TrainingResult, last: int | None = last) -> bool:
-                if settings.verbose:
-                    _print_epoch(result)
-                return result.n_iter == last
+                if settings.on_epoch is not None:
+                    flow.stopped = settings.on_epoch(result, base)
+                return flow.stopped or result.n_iter == last
 
-            result = training.run(flow.parameters, stage, on_epoch=on_epoch)
+            result = training.run(
+                flow.parameters, stage, settings.on_epoch_begin, on_epoch
+            )
             flow.losses += [float(row[0]) for row in result.losses]
             flow.n_retries += int(result.n_retries[0])
             flow.interrupted = result.interrupted
@@ -125,7 +130,7 @@ def train_flow(
                 best = least
             flow.parameters = result.flat.detach().cpu().double().numpy()
             taken.append(int(result.best_epochs[0]))
-            if flow.interrupted:
+            if flow.interrupted or flow.stopped:
                 break
     flow.epochs = tuple(taken)
     return flow
@@ -214,10 +219,3 @@ def enough_steps(
             break
         n_steps, logs = 2 * n_steps, closer
     return n_steps
-
-
-def _print_epoch(result: TrainingResult) -> None:
-    line = f"epoch {result.n_iter}: loss {float(result.losses[-1][0]):.5f}"
-    if result.validation_losses:
-        line += f", held out {float(result.validation_losses[-1][0]):.5f}"
-    print(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +21,9 @@ from skfunc.ode._cnf_fit import (
     log_densities,
     train_flow,
 )
-from skfunc.ode._cnf_forms import BaseForm, NormalForm
+from skfunc.ode._cnf_forms import Base, BaseForm, NormalForm
 from skfunc.ode._cnf_training import Stage
-from skfunc.training import MemberStack
+from skfunc.training import MemberStack, TrainingResult
 
 Array = NDArray[np.float64]
 
@@ -62,7 +63,8 @@ class FitPlan:
     validation_fraction: float
     device: torch.device
     seed: int
-    verbose: bool
+    on_epoch_begin: Callable[[], None] | None = None
+    on_epoch: Callable[[TrainingResult, Base], bool] | None = None
 
     def settings(self, stack: MemberStack) -> FlowSettings:
         """Return what is alike for all candidates."""
@@ -74,7 +76,8 @@ class FitPlan:
             jacobian_penalty=self.jacobian_penalty,
             device=self.device,
             seed=self.seed,
-            verbose=self.verbose,
+            on_epoch_begin=self.on_epoch_begin,
+            on_epoch=self.on_epoch,
         )
 
     def stages(self, method: str, n_rows: int) -> list[Stage]:
@@ -169,7 +172,8 @@ def fit_density(
             candidates["base"] = float(others.mean())
             if not is_worth_having(logs - others):
                 return _base_alone(alone, rows, candidates, plan, stack)
-        if len(rows) <= _MOST_ROWS_TO_REFIT and not flow.interrupted:
+        cut_short = flow.interrupted or flow.stopped
+        if len(rows) <= _MOST_ROWS_TO_REFIT and not cut_short:
             again = train_flow(
                 normal if isinstance(form.forms[0], NormalForm) else form,
                 stages,
@@ -179,9 +183,9 @@ def fit_density(
                 flow.epochs,
             )
             again.validation_scores = flow.validation_scores
-            # A flow that was interrupted is worth less than one of fewer rows.
+            # A flow that was cut short is worth less than one of fewer rows.
             flow.interrupted = again.interrupted
-            flow = flow if again.interrupted else again
+            flow = flow if again.interrupted or again.stopped else again
         if isinstance(form.forms[0], NormalForm):
             flow.base = form.fit(rows, plan.seed)
     return _settled(flow, candidates, rows[order[:_PROBE_ROWS]], plan, stack)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
 from sklearn.datasets import make_moons
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -16,6 +17,7 @@ from torch import nn
 
 import skfunc
 from skfunc import CNFDensity
+from skfunc.nn import ContinuousFlow, StackedComponents
 from skfunc.ode._cnf_rows import fit_row_map, rounding_gaps
 
 QUICK = {"max_components": 3, "max_iter": 5, "random_state": 0}
@@ -233,6 +235,29 @@ class Field(nn.Module):
         return self.outer(self.inner(x).tanh())
 
 
+class StopAfter:
+    """A callback of scikit-learn's protocol that ends a training."""
+
+    def __init__(self, epochs):
+        self.epochs, self.seen, self.scores = epochs, 0, []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **options):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None, **options):
+        if context.task_name != "epoch":
+            return False
+        self.seen += 1
+        self.scores.append(fitted_estimator.score(moons(10)))
+        return self.seen == self.epochs
+
+
 class TestColumns:
     def test_constant_and_dependent_columns(self):
         X = moons(40)
@@ -287,6 +312,16 @@ class TestColumns:
             np.testing.assert_allclose(log_det, expected)
             np.testing.assert_allclose(row_map.from_flow(rows)[0], X[0])
 
+    def test_rows_in_a_plane(self):
+        plane = np.random.default_rng(0).normal(size=(45, 2))
+        X = plane @ [[1.0, 0.5, -2.0, 0.1], [0.0, 1.0, 1.0, 3.0]]
+        model = CNFDensity(**QUICK).fit(X)
+        assert model.columns_.tolist() == [True, True, False, False]
+        draws = model.sample(20, random_state=0)
+        assert np.linalg.matrix_rank(draws - X[0], tol=1e-6) == 2
+        scores = model.score_samples([X[0], X[0] + [0, 0, 0, 1.0]])
+        assert np.isfinite(scores[0]) and scores[1] == -np.inf
+
     @pytest.mark.parametrize("n", [2, 3, 5])
     def test_fewer_rows_than_columns(self, n):
         X = np.random.default_rng(0).normal(size=(n, 5))
@@ -332,6 +367,25 @@ class TestScikitLearn:
         np.testing.assert_allclose(pipeline.inverse_transform(z), X)
         assert np.isfinite(pipeline.score(X))
 
+    def test_callbacks_see_fitted_densities_and_may_stop(self, capsys):
+        X = moons(60)
+
+        def score(estimator, X, y=None):
+            return estimator.score(X)
+
+        monitor = ScoringMonitor(scoring=score)
+        options = GLUE | {"method": "mle", "random_state": 0}
+        model = CNFDensity(**options, verbose=True).set_callbacks(monitor).fit(X)
+        assert monitor.get_logs()
+        assert capsys.readouterr().out.startswith("epoch 1: loss ")
+        plain = CNFDensity(**options).fit(X)
+        np.testing.assert_array_equal(model.parameters_, plain.parameters_)
+        stopped = CNFDensity(**options | {"max_iter": 500})
+        callback = StopAfter(2)
+        stopped.set_callbacks(callback).fit(X)
+        assert callback.seen == stopped.n_iter_ == 2
+        assert np.isfinite(callback.scores).all()
+
     def test_same_seed_same_density(self):
         X = moons(60)
         model, again = (CNFDensity(**GLUE, random_state=3).fit(X) for _ in range(2))
@@ -347,6 +401,29 @@ class TestScikitLearn:
         parts = flow.score_samples(X), flow.transform(X), flow.sample(9, 0)
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-12)
+
+    def test_memory_does_not_grow_with_the_rows(self, flow, stacked, monkeypatch):
+        X = moons(3000, seed=1)
+        whole = stacked.score_samples(X)
+        sizes = {"flow": [], "base": []}
+        to_base, log_prob = ContinuousFlow.to_base, StackedComponents.log_prob
+
+        def watched_flow(self, x, *args, **options):
+            sizes["flow"].append(x.shape[1])
+            return to_base(self, x, *args, **options)
+
+        def watched_base(self, x, *args):
+            sizes["base"].append(len(x))
+            return log_prob(self, x, *args)
+
+        monkeypatch.setattr(ContinuousFlow, "to_base", watched_flow)
+        monkeypatch.setattr(StackedComponents, "log_prob", watched_base)
+        monkeypatch.setattr("skfunc.ode._cnf_fit._CHUNK_NUMBERS", 64 * 8 * 100)
+        monkeypatch.setattr("skfunc.ode._cnf_forms._BLOCK_NUMBERS", 20_000)
+        np.testing.assert_allclose(stacked.score_samples(X), whole, rtol=1e-12)
+        assert np.isfinite(flow.score_samples(X)).all()
+        assert sum(sizes["flow"]) == 3000 and max(sizes["flow"]) <= 200
+        assert sum(sizes["base"]) == 6000 and max(sizes["base"]) <= 1000
 
     def test_wrong_width_of_base_rows(self, flow):
         with pytest.raises(ValueError, match="X has 3 columns; transform returns 2"):
