@@ -72,8 +72,8 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         - w \log E_q \big[ p(y \mid z_0, \text{summaries}) \big],
 
     with w the `label_weight` [2]_; the bound is that of `LatentODE`. Held-out series
-    are judged by their labels alone. Probabilities average over draws of z0, the same draws
-    for all series; `return_std` gives their standard deviation over the draws.
+    are judged by their labels alone. Probabilities average over draws of z0, the same
+    draws for all series; `return_std` gives their standard deviation over the draws.
 
     Training draws latent states and gaps at random, so that a weight of a series would
     not be the same as copies of it: there is no `sample_weight`.

@@ -134,8 +134,9 @@ def padded_streams(
         labels = streams.kinds[i]
         known = np.isin(labels, kinds)
         if not known.all():
+            unknown = labels[~known].tolist()[0]
             raise ValueError(
-                f"stream {i} has an event of kind {labels[~known][0]!r}; known are "
+                f"stream {i} has an event of kind {unknown!r}; known are "
                 f"{kinds.tolist()}"
             )
         positions[i, :n] = np.searchsorted(kinds, labels)
