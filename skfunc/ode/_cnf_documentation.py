@@ -6,8 +6,9 @@ _PARAMETERS = """base : {"auto", "normal", "mixture", "kernel"}, default="auto"
         What the flow starts from. "mixture" is a Gaussian mixture by the Bayesian
         information criterion, "kernel" a kernel density estimate with the bandwidth of
         the best leave-one-out likelihood; each beside a wide background for rare rows.
-        "auto" stacks both, with shares by the likelihood of rows they did not see, and
-        compares that with a flow from a normal.
+        "auto" stacks mixtures of many sizes and kernel densities, with shares by the
+        likelihood of rows they did not see, and compares that with a flow from a
+        normal.
     method : {"auto", "mle", "flow_matching", "hybrid"}, default="auto"
         How the flow is trained: by maximum likelihood with an exact trace; by flow
         matching [3]_, which is quicker and less exact; or by the one after the other.
