@@ -22,7 +22,8 @@ _PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(64,)
         Peak learning rate of the flow.
     n_steps : int, default=4
         Midpoint steps of a solve while the flow trains, and the least Runge-Kutta steps
-        after that: fit doubles them until log densities move by less than .001.
+        after that: fit doubles them while that moves log densities by .001 or more.
+        Epochs are judged by Runge-Kutta steps too, twice as many.
     n_members : int, default=8
         Networks trained in one pass, each from its own seed and without its own part of
         the rows; their spread is the epistemic uncertainty.

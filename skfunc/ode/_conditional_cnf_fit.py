@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ _MAX_GRADIENT_NORM = 5.0
 # Training solves by midpoint steps, predictions by steps of the fourth order that are
 # doubled while that moves log densities by more than this in the mean.
 _STEP_ERROR, _MOST_DOUBLINGS = 1e-3, 4
+# Long training may learn to profit from the errors of its few steps. So an epoch is
+# judged on held-out rows by so many times as many steps, of the fourth order, and
+# whether to keep the flow by so many.
+_JUDGED_BY, _KEPT_BY = 2, 4
 # Rows that the steps are judged by.
 _PROBE_ROWS = 500
 # Rows times members of a step that is worth more threads.
@@ -141,7 +146,9 @@ def train_flow(
         floor = np.maximum(weights / unit, _SMALLEST_WEIGHT)
         return np.where(weights > 0, floor, 0.0)
 
-    def loss(module: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+    def loss(
+        module: nn.Module, batch: Sequence[Tensor], solver: SolverOptions = solver
+    ) -> Tensor:
         assert isinstance(module, ConditionalFlow)
         # A batch holds every member's residuals of its rows: each takes its own.
         own = torch.diagonal(batch[1], dim1=0, dim2=2).permute(2, 0, 1)
@@ -181,6 +188,7 @@ def train_flow(
             tensor(weights),
             seeds=seeds,
             options=options,
+            held_out_loss=partial(loss, solver=_finer(solver, _JUDGED_BY)),
             held_out_weights=(
                 None if rows.held_out is None else tensor(in_units(rows.held_out))
             ),
@@ -204,13 +212,18 @@ def train_flow(
     )
 
 
+def _finer(solver: SolverOptions, factor: int) -> SolverOptions:
+    """Return steps of the fourth order, so many times as many."""
+    return replace(solver, method="rk4", n_steps=factor * (solver.n_steps or 1))
+
+
 def _held_out_gain(
     flow: ConditionalFlow, rows: FlowRows, solver: SolverOptions
 ) -> Array:
     """Return what held-out rows gain in log density, and its standard error."""
     assert rows.held_out is not None
-    fine = replace(solver, method="rk4", n_steps=4 * (solver.n_steps or 1))
-    gains = 0.5 * np.square(rows.residuals).sum(-1) - _losses(flow, rows, fine)
+    losses = _losses(flow, rows, _finer(solver, _KEPT_BY))
+    gains = 0.5 * np.square(rows.residuals).sum(-1) - losses
     held = rows.held_out > 0
     gains, weights = gains[held], rows.held_out[held]
     mean = np.average(gains, weights=weights)
