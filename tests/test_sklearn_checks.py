@@ -17,8 +17,10 @@ ESTIMATORS = [
     skfunc.ImageCompleter(max_iter=5),
     skfunc.InfiniteWidthClassifier(),
     skfunc.InfiniteWidthRegressor(),
-    skfunc.LatentODE(max_iter=3),
+    skfunc.LatentODE(),
     skfunc.LatentODE(max_iter=2, encoder="ode_rnn", poisson=True),
+    # A fit at the defaults takes seconds, and there are sixty.
+    skfunc.LatentODEClassifier(max_iter=5),
     skfunc.NeuralProcessClassifier(),
     skfunc.NeuralProcessClassifier("self", max_iter=20),
     skfunc.NeuralProcessMetaLearner(max_iter=5),

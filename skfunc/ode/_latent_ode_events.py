@@ -26,6 +26,20 @@ Array = NDArray[np.float64]
 _TRAINING_STEPS, _FEWEST_EPOCHS = (150, 1500), 30
 # Streams up to which a fit on the CPU is in double precision.
 _FEW_STREAMS = 64
+_CLOCKS = ("even", "events")
+# What training by one clock sets.
+_CHOSEN = (
+    "clock_bandwidths_",
+    "clock_weights_",
+    "clock_events_",
+    "parameters_",
+    "held_out_score_",
+    "n_iter_",
+    "best_iter_",
+    "loss_curve_",
+    "validation_scores_",
+    "n_retries_",
+)
 # Share of the epochs over which the divergence's weight rises.
 _DIVERGENCE_WARMUP = 0.2
 # Events that a clock's kernels are put on; more would cost more than they tell.
@@ -44,7 +58,7 @@ class EventFit(RateMethods):
         window: ArrayLike | None = None,
         *,
         n_folds: int = 5,
-        clock: str = "events",
+        clock: str = "auto",
     ) -> Self:
         """Fit the model to streams of events, which have times but no values.
 
@@ -60,16 +74,16 @@ class EventFit(RateMethods):
             label for every event. One array of numbers is one stream.
         window : array-like of shape (2,) or (n_streams, 2), default=None
             From when to when the streams were watched: one window for all, or one for
-            each. None: from the first event to the last, which makes rates a little
-            too high.
+            each. None: the parameter `window`; without it, from the first event to
+            the last, which makes rates a little too high.
         n_folds : int, default=5
             Members; at least 2.
-        clock : {"events", "even"}, default="events"
+        clock : {"auto", "events", "even"}, default="auto"
             How time passes for the state. "events": the faster, the more past events
             are near, by a mixture of kernels whose bandwidths are weighted by the
             likelihood of left-out events; the state then models what remains. "even":
-            as it does for all; for events that no kernel can know beforehand, such as
-            those of many streams at times of their own.
+            as it does for all. "auto" fits both, and keeps the one under which the
+            events that members never saw are more likely.
 
         Returns
         -------
@@ -99,7 +113,7 @@ class EventFit(RateMethods):
         """
         self._check_parameters()
         n_folds = check_integer("n_folds", n_folds, 2)
-        check_option("clock", clock, ("events", "even"))
+        check_option("clock", clock, ("auto", *_CLOCKS))
         given = as_streams(streams)
         self._forget_events()
         for name in ("n_features_in_", "feature_names_in_"):
@@ -107,6 +121,8 @@ class EventFit(RateMethods):
                 delattr(self, name)
         if not any(len(own) for own in given.times):
             raise ValueError("streams hold no event at all")
+        if window is None and given.windows is None:
+            window = self.window
         if window is not None and np.ndim(window) == 2:
             given = type(given)(list(given), window)
             window = None
@@ -122,25 +138,41 @@ class EventFit(RateMethods):
         seeds = random_state.randint(2**31 - 1, size=n_folds).tolist()
         self.draw_seed_ = int(random_state.randint(2**31 - 1))
         self.n_steps_ = self._solver_steps(inner.times.shape[1])
-        self._set_clocks(inner, fold, n_folds, clock, random_state)
-        self._runtime = _Runtime()
         options = self._event_options(inner, seeds)
-        clocks = self._event_clocks()
+        best: dict[str, Any] = {}
+        for name in _CLOCKS if clock == "auto" else (clock,):
+            self._set_clocks(inner, fold, n_folds, name)
+            interrupted = self._train_members(inner, fold, options)
+            trained = {key: getattr(self, key) for key in _CHOSEN}
+            if not best or self.held_out_score_ > best["held_out_score_"]:
+                best = trained
+            if interrupted:
+                break
+        for key, value in best.items():
+            setattr(self, key, value)
+        self._runtime = _Runtime()
+        if interrupted:
+            raise KeyboardInterrupt
+        return self
+
+    def _train_members(
+        self, inner: PaddedStreams, fold: NDArray[np.intp], options: EventTraining
+    ) -> bool:
+        """Train by the clocks that are set; return whether that was interrupted."""
+        self._runtime = _Runtime()
         with thread_limits(small=options.batch_size * fold.shape[1] < _SMALL_FIT):
             result = train_events(
                 self._stack(),
                 inner,
                 self.n_channels_,
-                clocks,
+                self._event_clocks(),
                 fold,
                 options,
                 self._report_events,
             )
         self._keep_events(result)
         self.held_out_score_ = self._held_out_events(inner, fold)
-        if result.interrupted:
-            raise KeyboardInterrupt
-        return self
+        return result.interrupted
 
     def _forget_events(self) -> None:
         """Leave nothing of an earlier fit to events."""
@@ -181,7 +213,6 @@ class EventFit(RateMethods):
         fold: NDArray[np.intp],
         n_folds: int,
         clock: str,
-        random_state: np.random.RandomState,
     ) -> None:
         """Set a clock for each member, of the events that it is trained on."""
         rows = np.repeat(np.arange(len(streams)), fold.shape[1])
@@ -189,7 +220,8 @@ class EventFit(RateMethods):
         for k in range(n_folds):
             chosen = np.flatnonzero((fold != k) & streams.real)
             if len(chosen) > _MOST_CENTRES:
-                chosen = np.sort(random_state.permutation(chosen)[:_MOST_CENTRES])
+                order = np.random.RandomState(self.draw_seed_).permutation(chosen)
+                chosen = np.sort(order[:_MOST_CENTRES])
             kept.append(chosen)
         bandwidths = np.zeros(0)
         if clock == "events":
