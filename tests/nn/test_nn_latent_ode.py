@@ -51,6 +51,10 @@ def network(n_channels=2, **changes):
     return module.double().requires_grad_(False)
 
 
+def names(module):
+    return [name for name, _ in module.named_parameters()]
+
+
 def linear_network(dynamics, gains, noise, n_steps=64):
     module = network(len(gains), latent_size=len(dynamics), n_steps=n_steps)
     module.field, module.decoder = LinearField(dynamics), LinearDecoder(gains)
@@ -197,6 +201,15 @@ class TestEvents:
         exact = counts @ np.log(rates) - length * sum(rates)
         np.testing.assert_allclose((both - values)[0], np.tile(exact, (4, 1)))
 
+    def test_thinned_events_without_values(self):
+        rates = (7.0, 2.5)
+        module, batch = self.poisson(rates, has_values=False), series([5, 3, 0])
+        assert not any(name.startswith(("decoder", "noise")) for name in names(module))
+        kept = module.log_likelihood(normal(1, 4, 3, 2), batch, 0.3)
+        counts = batch.mask.sum(2)[0].numpy()
+        exact = counts @ np.log(0.3 * np.array(rates)) - 0.3 * sum(rates)
+        np.testing.assert_allclose(kept[0], np.tile(exact, (4, 1)))
+
     def test_constant_intensity_is_most_likely_at_the_mean_rate(self):
         batch, starts = series([9], n_channels=1, seen=1.1), normal(1, 1, 1, 2)
         module = self.poisson((9.0,), n_channels=1)
@@ -308,6 +321,20 @@ def test_gaps_skip_what_is_not_read():
     np.testing.assert_allclose(
         gaps_to_next(times, read)[0, 0], [0.5, 0.3, 0.0, 0.0], rtol=1e-6
     )
+
+
+def test_class_logits():
+    module = network(n_classes=3, n_summaries=2)
+    starts, told = normal(1, 4, 5, 2), normal(1, 5, 2, seed=1)
+    logits = module.class_logits(starts, told)
+    assert logits.shape == (1, 4, 5, 3)
+    layer = module.classifier.layers[0]
+    one = torch.cat([starts[0, 2, 3], told[0, 3]]) @ layer.weight + layer.bias
+    np.testing.assert_allclose(logits[0, 2, 3], one)
+    for part in module.modules():
+        for name, value in list(part._parameters.items()):
+            part._parameters[name] = value.detach().unsqueeze(0)
+    np.testing.assert_allclose(module.class_logits(starts, told), logits, rtol=1e-12)
 
 
 def test_unknown_encoder():
