@@ -10,8 +10,7 @@ rest is the rate of the test events. Judged by their log likelihood, per event, 
 the gaps between them once time is rescaled by the rate: exponential, if it is right
 (Kolmogorov and Smirnov's test). Beside `LatentODE.fit_events` stand the even rate, a
 Gaussian kernel whose bandwidth has the highest leave-one-out likelihood, its mass cut
-at the window's ends, and, to say what the
-network adds, the model's clock alone.
+at the window's ends, and, to say what the network adds, the model's clock alone.
 """
 
 from __future__ import annotations
