@@ -20,7 +20,12 @@ from skfunc import CNFDensity
 from skfunc.nn import ContinuousFlow, StackedComponents
 from skfunc.ode._cnf_rows import fit_row_map, rounding_gaps
 
-QUICK = {"max_components": 3, "max_iter": 5, "random_state": 0}
+QUICK = {
+    "hidden_layer_sizes": (8, 8),
+    "max_components": 2,
+    "max_iter": 3,
+    "random_state": 0,
+}
 FLOW = {
     "base": "normal",
     "hidden_layer_sizes": (32, 32),
@@ -46,7 +51,7 @@ def stacked():
     return CNFDensity(**QUICK).fit(moons(45))
 
 
-def integral(model, X, n=100):
+def integral(model, X, n=80):
     """Return the mass on a grid that is fine at the data and reaches far out."""
     nodes = np.linspace(-5.5, 5.5, n)
     axes = [
@@ -172,7 +177,8 @@ class TestOptions:
         assert integral(Unmixed(), round_rows) == pytest.approx(1.0, abs=1e-3)
 
     def test_field_of_the_user(self):
-        model = CNFDensity(**GLUE, field=Field, n_steps=4, random_state=0)
+        options = GLUE | {"max_iter": 2, "n_steps": 4}
+        model = CNFDensity(**options, field=Field, random_state=0)
         X = moons(60)
         model.fit(X)
         z = model.transform(X)
@@ -187,7 +193,8 @@ class TestOptions:
             ("kinetic_penalty", 100.0),
             ("jacobian_penalty", 100.0),
         ):
-            options = GLUE | {"max_iter": 25, name: penalty, "random_state": 0}
+            options = GLUE | {"max_iter": 25, "n_steps": 4, "random_state": 0}
+            options[name] = penalty
             model = CNFDensity(method="mle", **options).fit(X)
             paths = model.trajectories(200, [0.0, 1.0], random_state=0)
             lengths.append(np.abs(paths[1] - paths[0]).mean())
