@@ -33,9 +33,21 @@ class LatentODE(EventFit):
     Attributes
     ----------
     {attributes}
+    event_kinds_ : ndarray of shape (n_channels,) or None
+        After `fit_events`, the kinds of events.
+    held_out_score_ : float or None
+        After `fit_events`, the log likelihood per event, in units of time, of events
+        that members never saw, thinned to one in `n_folds`.
+    clock_bandwidths_ : ndarray of shape (n_bandwidths,) or None
+        After `fit_events`, of the clocks' kernels, in lengths of the window.
+    clock_weights_ : ndarray of shape (n_folds, n_bandwidths + 1) or None
+        Of the even part and of each bandwidth in every member's clock.
+    clock_events_ : list of ndarray or None
+        Where the kernels of every member's clock are, in [0, 1].
 
     See Also
     --------
+    LatentODEClassifier : Labels learned together with the series.
     to_panel : Ragged series out of a long table.
     CNFDensity : Density of rows that are no series.
 

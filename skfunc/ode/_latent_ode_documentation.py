@@ -76,7 +76,7 @@ _ATTRIBUTES = """times_ : ndarray of shape (n_times,)
     channel_observed_ : ndarray of bool of shape (n_channels,)
         Channels with any observation; nothing is predicted for others.
     event_rates_ : ndarray of shape (n_channels,) or None
-        With `poisson`, the mean number of observations in a series.
+        With `poisson`, the mean number of observations in a window's length.
     parameters_ : ndarray of shape (1, n_parameters)
         Weights of the network.
     n_iter_ : int

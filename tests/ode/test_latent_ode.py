@@ -39,7 +39,7 @@ def fitted():
         times=TIMES,
         latent_size=4,
         n_steps=6,
-        max_iter=200,
+        max_iter=130,
         early_stopping=False,
         random_state=0,
     )

@@ -88,7 +88,7 @@ class TestLabels:
         X = rng.normal(size=(180, 32))
         shares = np.array([0.1, 0.5, 0.9])[y]
         X[:, ::2][rng.uniform(size=(180, 16)) < shares[:, None]] = np.nan
-        options = SMALL | {"n_channels": 2, "max_iter": 50}
+        options = SMALL | {"n_channels": 2, "max_iter": 50, "n_steps": 2}
         model = LatentODEClassifier(times=TIMES, **options).fit(X[:120], y[:120])
         assert model.score(X[120:], y[120:]) > 0.8
 

@@ -16,7 +16,7 @@ SMALL = {
     "latent_size": 3,
     "encoder_size": 6,
     "hidden_layer_sizes": (8,),
-    "n_steps": 8,
+    "n_steps": 6,
     "n_draws": 4,
     "random_state": 0,
 }
@@ -36,14 +36,14 @@ def wave(times):
 @pytest.fixture(scope="module")
 def sinusoid():
     times = process(wave, 38, 20, seed=1)
-    model = LatentODE(**(SMALL | {"max_iter": 60})).fit_events([times], (0, 20))
+    model = LatentODE(**(SMALL | {"max_iter": 50})).fit_events([times], (0, 20))
     return model, times
 
 
 class TestOneStream:
     def test_constant_rate_is_count_over_length(self):
         times = process(lambda t: np.full(len(t), 30.0), 30, 10)
-        model = LatentODE(**(SMALL | {"max_iter": 40})).fit_events([times], (0, 10))
+        model = LatentODE(**(SMALL | {"max_iter": 25})).fit_events([times], (0, 10))
         grid = np.linspace(0, 10, 50)
         rate = model.intensity([times], grid)[0]
         assert np.abs(rate / (len(times) / 10) - 1).max() < 0.35
@@ -125,7 +125,7 @@ class TestManyStreams:
         rng = np.random.default_rng(0)
         level = np.repeat([4.0, 40.0], 10)
         streams = [np.sort(rng.uniform(0, 1, size=rng.poisson(n))) for n in level]
-        model = LatentODE(**(SMALL | {"max_iter": 60})).fit_events(
+        model = LatentODE(**(SMALL | {"max_iter": 35})).fit_events(
             streams, (0, 1), clock="even"
         )
         expected = model.cumulative_intensity(streams, [1.0])[:, 0]
