@@ -168,8 +168,14 @@ class LatentODE(EventFit):
         -------
         ndarray of shape (n_samples, n_times[, n_channels])
             In units of X.
+
+        Raises
+        ------
+        ValueError
+            After `fit_events`: `sample_events` draws those.
         """
         check_is_fitted(self)
+        self._check_values()
         rng = check_random_state(random_state)
         shape = (1, check_integer("n_samples", n_samples), int(self.latent_size))
         starts = torch.as_tensor(rng.normal(size=shape))

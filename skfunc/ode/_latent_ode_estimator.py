@@ -136,6 +136,12 @@ class BaseLatentODE(FunctionEstimator):
         """Tell whether the model was fitted to events alone."""
         return self.event_kinds_ is not None
 
+    def _check_values(self) -> None:
+        if self._of_events:
+            raise ValueError(
+                "the model was fitted to events without values, by fit_events"
+            )
+
     def _check_parameters(self) -> None:
         for name in ("n_channels", "latent_size", "encoder_size", "n_draws"):
             check_integer(name, getattr(self, name))
@@ -190,10 +196,8 @@ class BaseLatentODE(FunctionEstimator):
 
         Labels that are given for a table are checked for its length.
         """
-        if not reset and self._of_events:
-            raise ValueError(
-                "the model was fitted to events without values, by fit_events"
-            )
+        if not reset:
+            self._check_values()
         if is_ragged(X):
             panel = X if isinstance(X, Panel) else Panel(X)
             if reset:

@@ -230,6 +230,8 @@ class TestForms:
         model = LatentODE(**(SMALL | {"max_iter": 2})).fit_events([1.0, 2.0], (0, 3))
         with pytest.raises(ValueError, match="fitted to events without values"):
             model.predict(np.eye(4))
+        with pytest.raises(ValueError, match="fitted to events without values"):
+            model.sample(2)
         model.fit(np.eye(4))
         assert model.event_kinds_ is None and model.event_rates_ is None
         assert model.predict(np.eye(4)).shape == (4, 4)
