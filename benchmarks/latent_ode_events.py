@@ -32,6 +32,8 @@ RESULTS = Path(__file__).resolve().parent / "results" / "latent_ode_events.csv"
 TEST_SHARE = 0.3
 BANDWIDTHS = np.geomspace(1e-6, 0.5, 80)
 SETS = ("coal", "earthquakes")
+# Days of the catalogue that the figure shows.
+BURSTS = (17_900.0, 18_700.0)
 
 
 def load(name: str) -> tuple[np.ndarray, tuple[float, float]]:
@@ -217,16 +219,20 @@ def figure():
     for axis, name, unit in zip(axes, SETS, ("a year", "a day"), strict=True):
         times, window = load(name)
         model = LatentODE(random_state=0).fit_events([times], window)
-        grid = np.linspace(*window, 1000)
+        shown = window if name == "coal" else BURSTS
+        grid = np.linspace(*shown, 2000)
         low, high = (x[0] for x in model.intensity_interval([times], grid))
         axis.fill_between(grid, low, high, alpha=0.3, linewidth=0)
         rate = model.intensity([times], grid)[0]
         axis.plot(grid, rate, label="LatentODE")
         axis.plot(grid, Kernel(times, window).rate(grid), "--k", lw=0.8, label="kernel")
-        axis.plot(times, np.full(len(times), 0.7 * low.min()), "|k", markersize=6)
+        marks = times[(times >= shown[0]) & (times <= shown[1])]
+        at_the_foot = axis.get_xaxis_transform()
+        axis.plot(marks, np.full(len(marks), 0.03), "|k", transform=at_the_foot)
         axis.set_title(f"{name}, events {unit}")
         if name == "earthquakes":
             axis.set_yscale("log")
+            axis.set_ylim(3e-3, 3e2)
             axis.set_xlabel("day of the catalogue")
         axis.legend()
     return canvas
