@@ -71,6 +71,9 @@ class LatentODENetwork(nn.Module):
         Name in `ACTIVATIONS`.
     n_steps : int
         Steps of the solver in the window.
+    turns : sequence of float, optional
+        Turns in the window of the rotations that the dynamics start with; see
+        `AutonomousField`.
     mean_rates : sequence of float, optional
         Mean number of events of each channel in the window, the unit of the Poisson
         process's rates. Without it observation times carry no information.
@@ -95,6 +98,7 @@ class LatentODENetwork(nn.Module):
         decoder_layer_sizes: Sequence[int],
         activation: str,
         n_steps: int,
+        turns: Sequence[float] | None = None,
         mean_rates: Sequence[float] | None = None,
         has_values: bool = True,
         n_classes: int = 0,
@@ -114,7 +118,7 @@ class LatentODENetwork(nn.Module):
             n_channels, latent_size, encoder_size, encoder_field
         )
         self.field: nn.Module = AutonomousField(
-            latent_size, hidden_layer_sizes, activation
+            latent_size, hidden_layer_sizes, activation, turns
         )
         self.decoder: nn.Module | None = None
         if has_values:

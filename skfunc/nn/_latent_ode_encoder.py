@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,20 +51,47 @@ class AutonomousField(nn.Module):
         Widths of the hidden layers.
     activation : str
         Name in `ACTIVATIONS`.
+    turns : sequence of float, optional
+        Turns per unit of time of the rotations, in one pair of coordinates each, that
+        the field starts with: a matrix of its own, which is learned. Without it there
+        is none.
     """
 
     def __init__(
-        self, size: int, hidden_layer_sizes: Sequence[int], activation: str
+        self,
+        size: int,
+        hidden_layer_sizes: Sequence[int],
+        activation: str,
+        turns: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.layers = Perceptron(size, size, hidden_layer_sizes, activation)
+        self.turns = None if turns is None else tuple(turns)
+        if self.turns is not None:
+            if 2 * len(self.turns) > size:
+                raise ValueError(f"{size} coordinates have no {len(self.turns)} pairs")
+            self.rotation = nn.Parameter(torch.empty(size, size))
+
+    def draw_parameters(self, generator: torch.Generator) -> None:
+        """Set the rotations."""
+        del generator
+        if self.turns is None:
+            return
+        with torch.no_grad():
+            self.rotation.zero_()
+            for pair, turns in enumerate(self.turns):
+                first, second = 2 * pair, 2 * pair + 1
+                self.rotation[first, second] = 2.0 * math.pi * turns
+                self.rotation[second, first] = -2.0 * math.pi * turns
 
     def forward(
         self, t: Tensor, z: Float[Tensor, "*rows size"]
     ) -> Float[Tensor, "*rows size"]:
         """Evaluate dz/dt."""
         del t
-        return self.layers(z)
+        if self.turns is None:
+            return self.layers(z)
+        return self.layers(z) + z @ self.rotation
 
 
 class Perceptron(nn.Module):

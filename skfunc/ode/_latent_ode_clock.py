@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+
+from skfunc._validation import check_shape
 
 Array = NDArray[np.float64]
 
@@ -172,3 +175,22 @@ class EventClock:
             self._table = grid, self.at(grid)
         grid, shown = self._table
         return np.interp(readings, shown, grid)
+
+
+def check_clocks(
+    n_channels: int, kinds: Any, events: Any, bandwidths: Any, weights: Any
+) -> int:
+    """Check the clocks of a loaded model of events; return how many there are."""
+    if not isinstance(kinds, np.ndarray) or kinds.shape != (n_channels,):
+        raise ValueError("event_kinds_ must be a vector, one for each channel")
+    if not isinstance(events, list) or not events:
+        raise ValueError("clock_events_ must be a list of arrays")
+    if not isinstance(bandwidths, np.ndarray) or bandwidths.ndim != 1:
+        raise ValueError("clock_bandwidths_ must be a vector")
+    check_shape("clock_bandwidths_", bandwidths, bandwidths.shape)
+    check_shape("clock_weights_", weights, (len(events), len(bandwidths) + 1))
+    for centres in events:
+        if not isinstance(centres, np.ndarray) or centres.ndim != 1:
+            raise ValueError("clock_events_ must be a list of vectors")
+        check_shape("clock_events_", centres, centres.shape)
+    return len(events)

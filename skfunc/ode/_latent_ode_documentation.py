@@ -31,10 +31,17 @@ _PARAMETERS = """times : array-like of shape (n_times,), default=None
     activation : str, default="silu"
         Activation of dynamics and decoder: "elu", "gelu", "identity", "logistic",
         "relu", "silu", "softplus" or "tanh".
+    periods : array-like of shape (n_periods,), "auto" or None, default="auto"
+        Periods of the rotations, in one pair of coordinates of the state each, that the
+        dynamics start with. A path that goes around many times is not found from a
+        start without them. "auto" takes the strong rhythms of the series that go around
+        at least twice in the window, by their periodogram, then slow ones of two and
+        four windows, for half of the state. None: no rotation. Not for events alone.
     n_steps : int or "auto", default="auto"
         Runge-Kutta steps of the state over the window; a forecast goes on with steps of
         the same length. Between steps it is interpolated by cubics. "auto" is half the
-        observations of the longest series, between 5 and 20.
+        observations of the longest series, between 5 and 20, or more where a period
+        needs it: ten steps each.
     n_draws : int, default=32
         Draws of the latent state that predictions and scores average.
     observation_dropout : float, default=0.5
@@ -92,6 +99,8 @@ _ATTRIBUTES = """times_ : ndarray of shape (n_times,)
         Restarts after a loss that was not finite.
     n_steps_ : int
         Steps of the solver in the window.
+    periods_ : ndarray of shape (n_periods,) or None
+        Periods of the rotations that the dynamics started with.
     draw_seed_ : int
         Seed of the draws that all series share.
     n_features_in_ : int

@@ -21,6 +21,8 @@ from skfunc._validation import (
 )
 from skfunc.base import FunctionEstimator
 from skfunc.nn import ACTIVATIONS, LATENT_ENCODERS, LatentODENetwork, draw_module
+from skfunc.ode._latent_ode_clock import check_clocks
+from skfunc.ode._latent_ode_rhythm import check_periods, find_rhythms
 from skfunc.ode._latent_ode_training import SeriesAnswers, opposite_draws
 from skfunc.ode._panel import (
     PaddedSeries,
@@ -42,8 +44,12 @@ _DRAWN_TIMES = 100
 # epochs than this.
 _TRAINING_STEPS, _FEWEST_EPOCHS = (100, 3000), 30
 # "auto": a step of the solver for every two observations of the longest series, which
-# could tell of no quicker oscillation, between these.
-_SOLVER_STEPS = (5, 20)
+# could tell of no quicker oscillation, between these; and so many for every turn of the
+# rotations that the state starts with.
+_SOLVER_STEPS, _STEPS_PER_TURN, _FEWEST_STEPS_PER_TURN = (5, 20), 10.0, 4.0
+# "auto": turns in the window of rotations that make up for rhythms not found. A slow
+# rotation is a memory that does not fade.
+_SLOW_TURNS = (0.5, 0.25)
 # "auto": series in a batch; a tenth of all, between these.
 _BATCH_SIZES = (32, 128)
 
@@ -71,6 +77,7 @@ class BaseLatentODE(FunctionEstimator):
     _runtime: _Runtime
     # Set by `LatentODE.fit_events` alone.
     event_kinds_: NDArray[Any] | None = None
+    periods_: Array | None = None
     clock_bandwidths_: Array | None = None
     clock_weights_: Array | None = None
     clock_events_: list[Array] | None = None
@@ -90,6 +97,7 @@ class BaseLatentODE(FunctionEstimator):
         hidden_layer_sizes: Sequence[int] = (64, 64),
         decoder_layer_sizes: Sequence[int] = (),
         activation: str = "silu",
+        periods: ArrayLike | Literal["auto"] | None = "auto",
         n_steps: int | Literal["auto"] = "auto",
         n_draws: int = 32,
         observation_dropout: float = 0.5,
@@ -116,6 +124,7 @@ class BaseLatentODE(FunctionEstimator):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.decoder_layer_sizes = decoder_layer_sizes
         self.activation = activation
+        self.periods = periods
         self.n_steps = n_steps
         self.n_draws = n_draws
         self.observation_dropout = observation_dropout
@@ -154,6 +163,7 @@ class BaseLatentODE(FunctionEstimator):
         check_option("encoder", self.encoder, LATENT_ENCODERS)
         check_option("activation", self.activation, sorted(ACTIVATIONS))
         check_option("early_stopping", self.early_stopping, ("auto", True, False))
+        check_periods(self.periods, int(self.latent_size))
         for name in ("poisson", "verbose"):
             check_option(name, getattr(self, name), (True, False))
         for name in ("beta", "alpha"):
@@ -187,9 +197,42 @@ class BaseLatentODE(FunctionEstimator):
         return max(_FEWEST_EPOCHS, round(steps / per_epoch))
 
     def _solver_steps(self, n_slots: int) -> int:
+        turns = self._turns()
         if self.n_steps != "auto":
+            if turns and _FEWEST_STEPS_PER_TURN * max(turns) > self.n_steps:
+                window = self.window_[1] - self.window_[0]
+                raise ValueError(
+                    f"n_steps={self.n_steps} are fewer than four in the period "
+                    f"{window / max(turns):g}: the solver could not follow it"
+                )
             return int(self.n_steps)
-        return int(np.clip(math.ceil(n_slots / 2), *_SOLVER_STEPS))
+        n_steps = int(np.clip(math.ceil(n_slots / 2), *_SOLVER_STEPS))
+        if not turns:
+            return n_steps
+        return max(n_steps, math.ceil(_STEPS_PER_TURN * max(turns) - 1e-9))
+
+    def _starting_periods(self, inner: PaddedSeries) -> Array | None:
+        """Return the periods of the rotations that the state starts with."""
+        if self.periods is None:
+            return None
+        if self.periods != "auto":
+            return np.asarray(self.periods, dtype=np.float64)
+        size = int(self.latent_size)
+        most = min(size // 2, max(2, size // 4))
+        cycles = {}
+        if self.n_steps != "auto":
+            cycles["most_cycles"] = int(self.n_steps) / _STEPS_PER_TURN
+        turns = np.append(find_rhythms(inner, most, **cycles), _SLOW_TURNS)[:most]
+        start, end = self.window_
+        # Halves first: the length of the widest windows would overflow.
+        return (end / 2 - start / 2) / (turns / 2)
+
+    def _turns(self) -> list[float] | None:
+        """Return the turns in the window of the rotations, if there are any."""
+        if self.periods_ is None:
+            return None
+        start, end = self.window_
+        return ((end / 2 - start / 2) / (self.periods_ / 2)).tolist()
 
     def _read(self, X: Any, *, reset: bool, y: Any = "no_validation") -> PaddedSeries:
         """Return checked series in their own units; set what a fit learns of them.
@@ -348,6 +391,7 @@ class BaseLatentODE(FunctionEstimator):
             ),
             activation=self.activation,
             n_steps=self.n_steps_,
+            turns=self._turns(),
             mean_rates=None if rates is None else rates.tolist(),
             has_values=not self._of_events,
             **self._classifier_sizes(),
@@ -388,6 +432,7 @@ class BaseLatentODE(FunctionEstimator):
             "parameters_",
             "draw_seed_",
             "n_steps_",
+            "periods_",
             "n_iter_",
             "best_iter_",
             "loss_curve_",
@@ -408,6 +453,12 @@ class BaseLatentODE(FunctionEstimator):
         else:
             check_shape("times_", self.times_, (_DRAWN_TIMES,))
         check_shape("window_", self.window_, (2,))
+        if self.periods_ is not None:
+            if not isinstance(self.periods_, np.ndarray) or self.periods_.ndim != 1:
+                raise ValueError("periods_ must be a vector or None")
+            check_shape("periods_", self.periods_, self.periods_.shape)
+            if not (self.periods_ > 0).all():
+                raise ValueError("periods_ must be positive")
         for name in ("channel_mean_", "channel_scale_"):
             check_shape(name, getattr(self, name), (n_channels,))
         if (
@@ -424,27 +475,16 @@ class BaseLatentODE(FunctionEstimator):
         with torch.device("meta"):
             module = self._build_module()
         n_parameters = sum(value.numel() for value in module.parameters())
-        n_members = self._check_clocks() if self._of_events else 1
+        n_members = 1
+        if self._of_events:
+            n_members = check_clocks(
+                n_channels,
+                self.event_kinds_,
+                self.clock_events_,
+                self.clock_bandwidths_,
+                self.clock_weights_,
+            )
         check_shape("parameters_", self.parameters_, (n_members, n_parameters))
-
-    def _check_clocks(self) -> int:
-        """Check the clocks of a loaded model of events; return how many there are."""
-        kinds, events = self.event_kinds_, self.clock_events_
-        if not isinstance(kinds, np.ndarray) or kinds.shape != (self.n_channels_,):
-            raise ValueError("event_kinds_ must be a vector, one for each channel")
-        if not isinstance(events, list) or not events:
-            raise ValueError("clock_events_ must be a list of arrays")
-        bandwidths = self.clock_bandwidths_
-        if not isinstance(bandwidths, np.ndarray) or bandwidths.ndim != 1:
-            raise ValueError("clock_bandwidths_ must be a vector")
-        check_shape("clock_bandwidths_", bandwidths, bandwidths.shape)
-        shape = (len(events), len(bandwidths) + 1)
-        check_shape("clock_weights_", self.clock_weights_, shape)
-        for centres in events:
-            if not isinstance(centres, np.ndarray) or centres.ndim != 1:
-                raise ValueError("clock_events_ must be a list of vectors")
-            check_shape("clock_events_", centres, centres.shape)
-        return len(events)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what is rebuilt on demand."""

@@ -137,6 +137,7 @@ class EventFit(RateMethods):
         fold[inner.real] = random_state.permutation(np.arange(n_events) % n_folds)
         seeds = random_state.randint(2**31 - 1, size=n_folds).tolist()
         self.draw_seed_ = int(random_state.randint(2**31 - 1))
+        self.periods_ = None
         self.n_steps_ = self._solver_steps(inner.times.shape[1])
         options = self._event_options(inner, seeds)
         best: dict[str, Any] = {}

@@ -44,9 +44,10 @@ class SeriesFit(BaseLatentODE):
         options = self._options(series, int(random_state.randint(2**31 - 1)))
         held_out = self._held_out(len(series), random_state, labels)
         self.draw_seed_ = int(random_state.randint(2**31 - 1))
-        self.n_steps_ = self._solver_steps(series.times.shape[1])
         self._runtime = _Runtime()
         inner = self._inner(series)
+        self.periods_ = self._starting_periods(inner)
+        self.n_steps_ = self._solver_steps(series.times.shape[1])
         numbers = options.batch_size * inner.mask[0].size
         with thread_limits(small=numbers < _SMALL_FIT):
             result = train_series(
