@@ -62,6 +62,11 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/large_n.py --quick
 	$(BIN)/python benchmarks/predict_cost.py --quick
 	$(BIN)/python benchmarks/density_ffjord.py --quick
+	$(BIN)/python benchmarks/density_growth.py --quick
+	$(BIN)/python benchmarks/latent_ode.py --quick
+	$(BIN)/python benchmarks/latent_ode_cost.py --quick
+	$(BIN)/python benchmarks/latent_ode_hopper.py --quick
+	$(BIN)/python benchmarks/latent_ode_co2.py --quick
 	SKFUNC_CACHE=$(VENV)/bench $(BIN)/python benchmarks/neural_process_1d.py --seconds 10 \
 		--tasks 64 --few 8 --no-peer $(SMALL) $(FIGURES)
 	$(BIN)/python benchmarks/bayesian_optimization.py --functions 5 --steps 300 $(SMALL)
