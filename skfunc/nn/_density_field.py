@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skfunc._shapes import Float
+from skfunc.nn._density_gradient import VelocityAndTrace
 from skfunc.nn._fields import TimeShift
 from skfunc.nn._layers import Linear, activation_function, activation_gain
 
@@ -78,6 +79,7 @@ class TraceField(nn.Module):
     ) -> None:
         super().__init__()
         first, second = hidden_layer_sizes
+        self.activation_name = activation
         self.activation = activation_function(activation)
         self.value_and_slope = SMOOTH_ACTIVATIONS[activation]
         gain = activation_gain(activation)
@@ -114,6 +116,42 @@ class TraceField(nn.Module):
                 back = (back @ layer.weight.transpose(-1, -2)) * factor
             back = back @ self.first.weight.transpose(-1, -2)
             return self.last(x), trace, (back * back).mean(-1)
+
+        return evaluate
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the weights are those of several members."""
+        return self.first.weight.dim() == 3
+
+    def with_gradient(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the field of states beside their trace, its gradient written out.
+
+        For a stack, states of shape (members, rows, size + 1) and times that are
+        numbers.
+        """
+        weights = [layer.weight for layer in (self.first, self.second, self.last)]
+        biases = [layer.bias.unsqueeze(1) for layer in (self.first, self.second)]
+        outer = self.last.weight @ self.first.weight
+        coupling = self.second.weight * outer.transpose(-1, -2)
+        last_bias = self.last.bias.unsqueeze(1)
+        last_time: Tensor | None = None
+        shifts: list[Tensor] = []
+
+        def evaluate(t: Tensor, state: Tensor) -> Tensor:
+            nonlocal last_time, shifts
+            if t is not last_time:
+                # Two stages of rk4 in a row are at one time, which is one tensor.
+                last_time = t
+                shifts = [
+                    shift(t, bias)
+                    for shift, bias in zip(self.times, biases, strict=True)
+                ]
+            moved: Tensor = VelocityAndTrace.apply(
+                *(state, *weights, coupling, *shifts, last_bias),
+                self.activation_name,
+            )
+            return moved
 
         return evaluate
 

@@ -102,16 +102,25 @@ class ContinuousFlow(nn.Module):
             Random signs e that estimate the Jacobian's norm, by that of e^T dv/dx, to
             integrate it too (Finlay et al. 2020, arXiv 2002.02798).
         """
-        evaluate = self._with_trace(probe, jacobian_probe)
         size = x.shape[-1]
-
-        def field(t: Tensor, state: Tensor) -> Tensor:
-            value, *columns = evaluate(t, state[..., :size])
-            if kinetic:
-                columns.append((value * value).mean(-1))
-            return torch.cat([value, torch.stack(columns, dim=-1)], dim=-1)
-
         n_columns = 1 + kinetic + (jacobian_probe is not None)
+        if (
+            isinstance(self.field, TraceField)
+            and self.field.is_stacked
+            and torch.is_grad_enabled()
+            and n_columns == 1
+            and not solver.per_row
+        ):
+            field = self.field.with_gradient()
+        else:
+            evaluate = self._with_trace(probe, jacobian_probe)
+
+            def field(t: Tensor, state: Tensor) -> Tensor:
+                value, *columns = evaluate(t, state[..., :size])
+                if kinetic:
+                    columns.append((value * value).mean(-1))
+                return torch.cat([value, torch.stack(columns, dim=-1)], dim=-1)
+
         zeros = x.new_zeros(*x.shape[:-1], n_columns)
         start = torch.cat([x, zeros], dim=-1)
         solution = self._solve(field, start, (1.0, 0.0), solver)

@@ -92,6 +92,26 @@ class TestTrace:
             if closed is not None and closed.abs().max() > 0:
                 torch.testing.assert_close(closed, general, rtol=1e-8, atol=1e-10)
 
+    @pytest.mark.parametrize("activation", sorted(SMOOTH_ACTIVATIONS))
+    def test_gradient_that_is_written_out_is_autograds(self, activation):
+        stack = MemberStack(
+            lambda: ContinuousFlow(
+                3, hidden_layer_sizes=(7, 5), field="mlp", activation=activation
+            )
+        )
+        flat = torch.randn(2, stack.n_parameters, generator=generator()).double()
+        x = torch.randn(2, 6, 3, generator=generator(1)).double()
+        inputs = [(0.3 * flat).requires_grad_(True), x.requires_grad_(True)]
+        found = []
+        # With a kinetic energy beside the trace, autograd takes every step itself.
+        for kinetic in (False, True):
+            solver = SolverOptions(method="rk4", n_steps=3)
+            end = stack.bind(inputs[0]).to_base(x, solver, kinetic=kinetic)
+            value = (end.rows**2).sum() + end.log_det.sin().sum()
+            found.append((end.log_det, *torch.autograd.grad(value, inputs)))
+        for written, by_autograd in zip(*found, strict=True):
+            torch.testing.assert_close(written, by_autograd, rtol=1e-9, atol=1e-12)
+
     def test_members_are_as_each_alone(self):
         stack = MemberStack(lambda: TraceField(3, (7, 5), "silu"))
         flat = torch.randn(2, stack.n_parameters, generator=generator()).double()

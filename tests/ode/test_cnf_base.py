@@ -65,14 +65,33 @@ def test_mixture_of_least_criterion():
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
-def test_part_is_scikit_learns_mixture(covariance_type):
-    rows = clusters(60)
-    form = MixtureForm(2, covariance_type)
-    found = form.part(rows, 0).components().log_prob
-    expected = GaussianMixture(2, covariance_type=covariance_type, random_state=0)
-    np.testing.assert_allclose(
-        found(torch.as_tensor(rows)), expected.fit(rows).score_samples(rows)
-    )
+@pytest.mark.parametrize("has_table", [True, False])
+def test_part_is_scikit_learns_mixture(covariance_type, has_table, monkeypatch):
+    if not has_table:
+        monkeypatch.setattr("skfunc.ode._cnf_forms._TABLE_NUMBERS", 0)
+    rows = clusters(200)
+    rows = np.hstack([rows, rows[:, :1] + 0.01 * clusters(200, seed=1)])
+    for n_components in (1, 6):
+        form = MixtureForm(n_components, covariance_type)
+        found = form.part(rows, 0).components().log_prob
+        expected = GaussianMixture(
+            n_components,
+            covariance_type=covariance_type,
+            reg_covar=1e-6,
+            random_state=0,
+        )
+        np.testing.assert_allclose(
+            found(torch.as_tensor(rows)),
+            expected.fit(rows).score_samples(rows),
+            rtol=1e-6,
+        )
+
+
+def test_mixture_of_copies_has_components_without_rows():
+    rows = np.repeat(clusters(3), 5, axis=0)
+    part = MixtureForm(5, "full").part(rows, 0)
+    assert np.isfinite(part.cholesky).all()
+    assert part.weights.sum() == pytest.approx(1.0)
 
 
 def test_local_kernels_are_shaped_like_their_neighbours():
