@@ -71,7 +71,8 @@ _ATTRIBUTES = """has_flow_ : bool
         Whether rows are carried at all: False where the base alone was better.
     candidates_ : dict of str to float
         Mean log likelihood of the held-out rows under each candidate, in units of the
-        preprocessed columns.
+        preprocessed columns. A flow from a normal that falls too far behind the
+        stacked base ends early; its figure is the one it had then.
     base_parts_ : list of dict
         Parts of the base, each a mixture of Gaussians: `kind`, `means`, `weights`, and
         Cholesky factors `cholesky` of the covariances.

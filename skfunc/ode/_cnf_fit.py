@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skfunc._shapes import Float
 from skfunc.nn import ContinuousFlow, SolverOptions
 from skfunc.ode._cnf_forms import Base, BaseForm
+from skfunc.ode._cnf_prospects import Prospects
 from skfunc.ode._cnf_training import FlowTraining, Stage
 from skfunc.training import MemberStack, TrainingResult, thread_limits
 
@@ -64,6 +65,7 @@ def train_flow(
     held_out: Array,
     settings: FlowSettings,
     epochs: Sequence[int] | None = None,
+    prospects: Prospects | None = None,
 ) -> FittedFlow:
     """Train a flow over a base fitted to rows.
 
@@ -79,6 +81,8 @@ def train_flow(
         The network, and how it is trained.
     epochs : sequence of int, optional
         Epochs after which each stage ends; 0 leaves one out.
+    prospects : Prospects, optional
+        What may end maximum likelihood, the last stage, before its time.
     """
     base = form.fit(rows, settings.seed)
     stack = settings.stack
@@ -106,10 +110,20 @@ def train_flow(
             if last == 0:
                 continue
 
-            def on_epoch(result: TrainingResult, last: int | None = last) -> bool:
+            def on_epoch(
+                result: TrainingResult,
+                last: int | None = last,
+                is_judged: bool = prospects is not None and stage.objective == "mle",
+            ) -> bool:
                 if settings.on_epoch is not None:
                     flow.stopped = settings.on_epoch(result, base)
-                return flow.stopped or result.n_iter == last
+                if flow.stopped or result.n_iter == last:
+                    return True
+                if not is_judged:
+                    return False
+                assert prospects is not None
+                parameters = result.flat.detach().cpu().double().numpy()
+                return prospects.are_gone(result.n_iter, training.n_epochs, parameters)
 
             result = training.run(
                 flow.parameters, stage, settings.on_epoch_begin, on_epoch

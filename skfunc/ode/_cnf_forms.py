@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from skfunc.nn import GaussianComponents, StackedComponents
 from skfunc.ode._cnf_mixtures import ProductTable, fit_mixture
+from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
 
@@ -231,7 +232,8 @@ class BaseForm:
 
     def fit(self, rows: Array, seed: int) -> Base:
         """Return the base fitted to rows."""
-        parts = tuple(form.part(rows, seed) for form in self.forms)
+        with thread_limits(small=True):
+            parts = tuple(form.part(rows, seed) for form in self.forms)
         return Base(parts, self.shares)
 
 

@@ -22,8 +22,9 @@ from skfunc.ode._cnf_fit import (
     train_flow,
 )
 from skfunc.ode._cnf_forms import Base, BaseForm, NormalForm
+from skfunc.ode._cnf_prospects import Prospects
 from skfunc.ode._cnf_training import Stage
-from skfunc.training import MemberStack, TrainingResult
+from skfunc.training import MemberStack, TrainingResult, thread_limits
 
 Array = NDArray[np.float64]
 
@@ -150,7 +151,10 @@ def fit_density(
     if plan.base != "normal":
         chosen = rows[order[:_CHOOSING_ROWS]]
         folds = copies[: len(chosen)] % _N_FOLDS
-        alone = choose_base(chosen, plan.base, plan.max_components, folds, plan.seed)
+        with thread_limits(small=True):
+            alone = choose_base(
+                chosen, plan.base, plan.max_components, folds, plan.seed
+            )
     form = normal if alone is None or plan.base == "auto" else alone
     method = plan.method
     if method == "auto":
@@ -163,12 +167,22 @@ def fit_density(
         return _base_alone(alone, rows, candidates, plan, stack)
 
     settings, stages = plan.settings(stack), plan.stages(method, len(train))
-    flow = train_flow(form, stages, train, held_out, settings)
+    others, prospects = np.zeros(n_held_out), None
+    if alone is not None:
+        others = alone.fit(train, plan.seed).log_prob(held_out)
+        if form is normal:
+            start = normal.fit(train, plan.seed)
+
+            def gains(parameters: Array) -> Array:
+                flow = FittedFlow(start, parameters)
+                return _judge(flow, normal, held_out, plan, stack)[0] - others
+
+            prospects = Prospects(gains)
+    flow = train_flow(form, stages, train, held_out, settings, prospects=prospects)
     if n_held_out:
         logs, form = _judge(flow, form, held_out, plan, stack)
         candidates["flow"] = float(logs.mean())
         if alone is not None and not flow.interrupted:
-            others = alone.fit(train, plan.seed).log_prob(held_out)
             candidates["base"] = float(others.mean())
             if not is_worth_having(logs - others):
                 return _base_alone(alone, rows, candidates, plan, stack)

@@ -84,6 +84,7 @@ class FlowTraining:
         self.seed = seed
         self.steps = np.random.default_rng(seed)
         self.draws = False
+        self.n_epochs = 0
 
     def run(
         self,
@@ -109,10 +110,12 @@ class FlowTraining:
         index = torch.cat([visits, index[self.n_train :]])
         held_out = torch.zeros(1, len(index), device=index.device).to(self.rows)
         held_out[:, len(visits) :] = 1.0
+        per_epoch = math.ceil(len(visits) / batch)
+        self.n_epochs = max(1, round(stage.n_steps / per_epoch))
         options = TrainingOptions(
             learning_rate=np.array([stage.learning_rate]),
             alpha=np.array([self.alpha * len(visits) / self.n_train]),
-            max_iter=max(1, round(stage.n_steps / math.ceil(len(visits) / batch))),
+            max_iter=self.n_epochs,
             batch_size=batch,
             n_iter_no_change=stage.n_iter_no_change,
             max_gradient_norm=_MAX_GRADIENT_NORM,
