@@ -98,10 +98,18 @@ def choose_kernel(rows: Array, follows_covariance: bool) -> tuple[KernelForm, Ar
     squares[squares < 1e-20] = np.inf
     constant = np.log(np.diag(factor)).sum() + 0.5 * size * np.log(2 * np.pi)
     constant += np.log(n - 1)
+    nearest = squares.min(axis=1, keepdims=True)
+    # Copies alone: no other row says anything.
+    nearest[~np.isfinite(nearest)] = 0.0
+    squares -= nearest
 
     def log_prob(log_scale: float) -> Array:
         bandwidth = scott * np.exp(log_scale)
-        logs = logsumexp(-0.5 / bandwidth**2 * squares, axis=1)
+        factor = -0.5 / bandwidth**2
+        kernels = np.multiply(squares, factor)
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.exp(kernels, out=kernels).sum(axis=1))
+        logs += factor * nearest[:, 0]
         return logs - constant - size * np.log(bandwidth)
 
     result = optimize.minimize_scalar(
@@ -233,8 +241,7 @@ def stacking_shares(log_densities: Array) -> Array:
     densities = np.exp(log_densities - log_densities.max(axis=1, keepdims=True))
     densities = np.maximum(densities, _SMALLEST_DENSITY)
     for _ in range(_STACKING_STEPS):
-        weighed = densities * shares
-        each = (weighed / weighed.sum(axis=1, keepdims=True)).sum(axis=0)
+        each = shares * (densities.T @ (1.0 / (densities @ shares)))
         # One more row is granted to the background.
         each[-1] += 1.0
         shares = each / (n + 1.0)
