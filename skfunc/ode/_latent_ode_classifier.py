@@ -16,6 +16,7 @@ from skfunc.base import FunctionClassifierMixin
 from skfunc.ode._latent_ode_documentation import document_series
 from skfunc.ode._latent_ode_rates import RateMethods
 from skfunc.ode._latent_ode_summaries import (
+    PER_CHANNEL,
     scaled_summaries,
     summarize,
     summary_moments,
@@ -25,9 +26,6 @@ from skfunc.ode._panel import PaddedSeries
 from skfunc.predictive import Categorical
 
 Array = NDArray[np.float64]
-
-# Summaries of each channel.
-_PER_CHANNEL = 7
 
 
 @document_series
@@ -47,8 +45,12 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         Hidden widths of what reads the class. () makes it linear.
     summaries : bool, default=True
         Whether the class is also read from summaries of each channel: whether and how
-        often it was observed, its mean, least, largest, first and last value. So what
-        is constant in a series, or missing, tells as well.
+        often it was observed, its mean, least, largest, first and last value, their
+        standard deviation and slope, when the last was; and how far each of these is
+        from its mean. So what is constant in a series, or missing, or unusual, tells
+        as well.
+    summary_dropout : float, default=0.5
+        Share of the summaries that are left out in a step of training, at most 0.95.
     {parameters}
 
     Attributes
@@ -107,6 +109,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         label_weight: float = 1.0,
         classifier_layer_sizes: Sequence[int] = (),
         summaries: bool = True,
+        summary_dropout: float = 0.5,
         times: ArrayLike | None = None,
         n_channels: int = 1,
         window: tuple[float, float] | None = None,
@@ -165,6 +168,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         self.label_weight = label_weight
         self.classifier_layer_sizes = classifier_layer_sizes
         self.summaries = summaries
+        self.summary_dropout = summary_dropout
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -173,6 +177,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
             "classifier_layer_sizes", self.classifier_layer_sizes, allow_empty=True
         )
         check_option("summaries", self.summaries, (True, False))
+        check_real("summary_dropout", self.summary_dropout, 0, 0.95)
 
     def fit(self, X: Any, y: ArrayLike) -> LatentODEClassifier:
         """Fit the model to series and their labels.
@@ -214,7 +219,8 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         self._learn_scales(series)
         summaries = self._summaries(series)
         self.summary_mean_, self.summary_scale_ = summary_moments(summaries)
-        labels = Labels(positions, self._scaled_summaries(summaries))
+        told = self._scaled_summaries(summaries)
+        labels = Labels(positions, told, float(self.summary_dropout))
         self._fit_series(series, check_random_state(self.random_state), labels)
         return self
 
@@ -235,10 +241,13 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
             return summaries
         return scaled_summaries(summaries, self.summary_mean_, self.summary_scale_)
 
+    def _n_summaries(self) -> int:
+        return PER_CHANNEL * self.n_channels_ if self.summaries else 0
+
     def _classifier_sizes(self) -> dict[str, Any]:
         return {
             "n_classes": len(self.classes_),
-            "n_summaries": _PER_CHANNEL * self.n_channels_ if self.summaries else 0,
+            "n_summaries": 2 * self._n_summaries(),
             "classifier_layer_sizes": check_sizes(
                 "classifier_layer_sizes", self.classifier_layer_sizes, allow_empty=True
             ),
@@ -292,6 +301,5 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         if self._of_events:
             raise ValueError("a classifier is not fitted to events alone")
         super()._check_fitted_state()
-        n_summaries = self._classifier_sizes()["n_summaries"]
         for name in ("summary_mean_", "summary_scale_"):
-            check_shape(name, getattr(self, name), (n_summaries,))
+            check_shape(name, getattr(self, name), (self._n_summaries(),))

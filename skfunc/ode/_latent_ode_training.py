@@ -62,10 +62,13 @@ class Labels:
         Classes.
     summaries : ndarray of shape (rows, summaries)
         Standardized numbers that the classes are read from besides the latent state.
+    left_out : float
+        Share of them that are left out in a step of training.
     """
 
     positions: NDArray[np.intp]
     summaries: Array
+    left_out: float
 
 
 class _Objective:
@@ -76,9 +79,14 @@ class _Objective:
     """
 
     def __init__(
-        self, options: SeriesTraining, latent_size: int, mean_count: float
+        self,
+        options: SeriesTraining,
+        latent_size: int,
+        mean_count: float,
+        left_out: float,
     ) -> None:
         self.options, self.mean_count = options, mean_count
+        self.left_out = left_out
         self.latent_size = latent_size
         self.generator = torch.Generator(options.device).manual_seed(options.seed)
         judging = torch.Generator().manual_seed(options.seed)
@@ -103,6 +111,11 @@ class _Objective:
         seen = self._uniform(series.read) >= share
         return series._replace(read=series.read * seen)
 
+    def _thinned(self, summaries: Tensor) -> Tensor:
+        """Leave out some summaries of each row; the others count for them."""
+        kept = self._uniform(summaries) >= self.left_out
+        return summaries * kept / (1.0 - self.left_out)
+
     def _uniform(self, like: Tensor) -> Tensor:
         return torch.rand(
             like.shape, generator=self.generator, dtype=like.dtype, device=like.device
@@ -119,6 +132,8 @@ class _Objective:
             dtype=series.times.dtype,
             device=series.times.device,
         )
+        if len(batch) > 4:
+            batch = [*batch[:-1], self._thinned(batch[-1])]
         rising = self.options.divergence_warmup * self.options.max_iter
         weight = min(1.0, self.n_epochs / rising) if rising > 0 else 1.0
         bound, labels = self._terms(
@@ -196,7 +211,8 @@ def train_series(
         return torch.as_tensor(values, dtype=kind, device=options.device)
 
     mean_count = max(1.0, series.mask.sum() / len(series))
-    objective = _Objective(options, latent_size, mean_count)
+    left_out = 0.0 if labels is None else labels.left_out
+    objective = _Objective(options, latent_size, mean_count, left_out)
     judges = tensor(held_out[None].astype(float))
     data = [series.times, series.values, series.mask, window]
     if labels is not None:

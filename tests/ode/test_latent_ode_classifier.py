@@ -9,7 +9,7 @@ from sklearn.model_selection import cross_val_score
 import skfunc
 from skfunc import LatentODEClassifier
 from skfunc.ode import Panel
-from skfunc.ode._latent_ode_summaries import summarize
+from skfunc.ode._latent_ode_summaries import scaled_summaries, summarize
 from skfunc.ode._panel import padded
 
 TIMES = np.linspace(0, 6, 16)
@@ -185,14 +185,40 @@ class TestForms:
                 ([0.5], [[nan, nan]]),
             ]
         )
-        told = summarize(padded(panel), np.inf).reshape(2, 7, 2)
+        told = summarize(padded(panel), np.inf).reshape(2, 10, 2)
+        deviation = np.std([1, 3, -1])
+        times = np.array([0.0, 0.2, 0.9]) - 1.1 / 3
+        slope = times @ [1, 3, -1] / (times @ times + 3 * 0.01)
         np.testing.assert_allclose(
             told[0].T,
-            [[1, np.log(4), 1, -1, 3, 1, -1], [1, np.log(2), 2, 2, 2, 2, 2]],
+            [
+                [1, np.log(4), 1, -1, 3, 1, -1, deviation, slope, 0.9],
+                [1, np.log(2), 2, 2, 2, 2, 2, 0, 0, 0.2],
+            ],
         )
         np.testing.assert_array_equal(told[1], 0)
-        early = summarize(padded(panel), 0.5).reshape(2, 7, 2)
-        np.testing.assert_allclose(early[0, 2:, 0], [2, 1, 3, 1, 3])
+        early = summarize(padded(panel), 0.5).reshape(2, 10, 2)
+        np.testing.assert_allclose(early[0, 2:7, 0], [2, 1, 3, 1, 3])
+        np.testing.assert_allclose(early[0, 9], 0.2)
+
+    def test_distances_of_summaries_from_their_means(self):
+        told = np.random.default_rng(0).normal(size=(20_000, 2))
+        told[0] = [100.0, -100.0]
+        scaled = scaled_summaries(told, np.zeros(2), np.ones(2)) * 2
+        np.testing.assert_allclose(scaled.mean(0), 0, atol=0.03)
+        np.testing.assert_allclose(scaled.std(0), 1, atol=0.03)
+        np.testing.assert_allclose(scaled[0, :2], [4, -4])
+        np.testing.assert_allclose(scaled[0, 2], scaled[0, 3])
+
+    def test_unusual_on_either_side(self):
+        rng = np.random.default_rng(0)
+        level = rng.normal(size=(240, 1))
+        X = level + 0.3 * rng.normal(size=(240, 16))
+        y = (np.abs(level[:, 0]) > 0.7).astype(int)
+        options = SMALL | {"max_iter": 30, "n_steps": 2}
+        model = LatentODEClassifier(times=TIMES, **options).fit(X[:140], y[:140])
+        # A line in the mean would do no better than the larger class.
+        assert model.score(X[140:], y[140:]) > 0.85
 
     def test_refusals(self, fitted):
         X, y = turns(n=6)
@@ -203,5 +229,8 @@ class TestForms:
             model.fit([(TIMES, row) for row in X], y[:5])
         with pytest.raises(ValueError, match="label_weight must be a number"):
             model.set_params(label_weight=-1).fit(X, y)
+        model.set_params(label_weight=1.0)
+        with pytest.raises(ValueError, match="summary_dropout must be a number"):
+            model.set_params(summary_dropout=1.0).fit(X, y)
         with pytest.raises(ValueError, match="none of the classes"):
             fitted.log_prob(X, np.repeat("sideways", 6))
