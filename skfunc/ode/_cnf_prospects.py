@@ -12,8 +12,8 @@ Array = NDArray[np.float64]
 # Epochs over which progress is measured: this share of the training, and at least.
 _WINDOW_SHARE, _SHORTEST_WINDOW = 1 / 6, 10
 # A flow that is behind is given up if it needs so many times the progress of the last
-# window (docs/benchmarks.md: none that was given up would have been ahead in the end,
-# and none that was kept was behind after its first window).
+# window. On 30 parts of training rows no flow that was kept in the end is given up by
+# this, and none that is given up would have been ahead (docs/benchmarks.md).
 _WINDOWS_TO_GO = 5.0
 # Standard errors by which a flow has to be ahead in the end.
 _LEAD_STANDARD_ERRORS = 2.0
