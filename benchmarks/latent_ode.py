@@ -189,7 +189,7 @@ def main():
     """Run, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--epochs", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--observed", type=int, nargs="+", default=[30, 50, 100])
     options = parser.parse_args()
     sizes = (60, 20, 2) if options.quick else (1000, 200, options.epochs)

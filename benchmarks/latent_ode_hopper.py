@@ -30,7 +30,7 @@ from skfunc import LatentODE
 RESULTS = Path(__file__).resolve().parent / "results" / "latent_ode_hopper.csv"
 TASKS = ("interpolation", "extrapolation")
 RATES = (3e-3, 1e-2)
-WIDTH, BATCH = 100, 100
+WIDTH, BATCH, EPOCHS = 100, 100, 120
 
 
 def load(quick: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def latent_ode(train, test, given, task, quick, options):
         n_channels=n_channels,
         context_end=n_times // 2 - 1 if task == "extrapolation" else None,
         random_state=0,
-        **options | ({"max_iter": 2} if quick else {}),
+        **{"max_iter": 2 if quick else EPOCHS} | options,
     )
     start = time.process_time()
     model.fit(rows.reshape(len(rows), -1))
@@ -198,11 +198,22 @@ def main() -> None:
             row |= {"seconds": spent, "epochs or steps": n_iter}
             lines.append({**row, "versions": library_versions()})
             print({k: v for k, v in row.items()}, flush=True)
-    if not (options.quick or options.params):
-        with RESULTS.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
+        if not (options.quick or options.params):
+            write(lines)
+
+
+def write(lines: list[dict]) -> None:
+    """Replace the recorded rows of the tasks that were run."""
+    kept = []
+    if RESULTS.exists():
+        with RESULTS.open(newline="") as file:
+            kept = list(csv.DictReader(file))
+    done = {row["task"] for row in lines}
+    rows = [row for row in kept if row["task"] not in done] + lines
+    with RESULTS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
