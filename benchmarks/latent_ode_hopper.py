@@ -30,7 +30,15 @@ from skfunc import LatentODE
 RESULTS = Path(__file__).resolve().parent / "results" / "latent_ode_hopper.csv"
 TASKS = ("interpolation", "extrapolation")
 RATES = (3e-3, 1e-2)
-WIDTH, BATCH, EPOCHS = 100, 100, 120
+WIDTH, BATCH = 100, 100
+# Chosen on training series kept out: errors of .0075 at a state of 8, .0039 of 16,
+# .0029 of these.
+SETTINGS = {
+    "latent_size": 24,
+    "encoder_size": 96,
+    "learning_rate_init": 1e-2,
+    "max_iter": 120,
+}
 
 
 def load(quick: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +100,7 @@ def latent_ode(train, test, given, task, quick, options):
         n_channels=n_channels,
         context_end=n_times // 2 - 1 if task == "extrapolation" else None,
         random_state=0,
-        **{"max_iter": 2 if quick else EPOCHS} | options,
+        **SETTINGS | ({"max_iter": 2} if quick else {}) | options,
     )
     start = time.process_time()
     model.fit(rows.reshape(len(rows), -1))

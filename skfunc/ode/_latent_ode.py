@@ -177,7 +177,7 @@ class LatentODE(EventFit):
         check_is_fitted(self)
         self._check_values()
         rng = check_random_state(random_state)
-        shape = (1, check_integer("n_samples", n_samples), int(self.latent_size))
+        shape = (1, check_integer("n_samples", n_samples), self._latent_size)
         starts = torch.as_tensor(rng.normal(size=shape))
         inner = self._checked_times(self.times_ if times is None else times)
         path = self._answers().at(starts, np.tile(inner, (shape[1], 1)))[0]

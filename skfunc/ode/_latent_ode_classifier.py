@@ -115,7 +115,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         window: tuple[float, float] | None = None,
         context_end: float | None = None,
         poisson: bool = False,
-        latent_size: int = 8,
+        latent_size: int | Literal["auto"] = "auto",
         encoder: str = "gru",
         encoder_size: int = 32,
         hidden_layer_sizes: Sequence[int] = (64, 64),

@@ -15,8 +15,9 @@ _PARAMETERS = """times : array-like of shape (n_times,), default=None
         but not read: so a forecaster is trained. None: all are read.
     poisson : bool, default=False
         Whether to model, besides the values, when each channel is observed.
-    latent_size : int, default=8
-        Width of the latent state.
+    latent_size : int or "auto", default="auto"
+        Width of the latent state. "auto" is twice the number of channels, between 8 and
+        32.
     encoder : {"gru", "ode_rnn"}, default="gru"
         What reads a series, backwards: a gated recurrent unit with the time gaps among
         its inputs, or one whose state follows an ODE over the gaps [2]_, which costs

@@ -22,7 +22,7 @@ from skfunc._validation import (
 from skfunc.base import FunctionEstimator
 from skfunc.nn import ACTIVATIONS, LATENT_ENCODERS, LatentODENetwork, draw_module
 from skfunc.ode._latent_ode_clock import check_clocks
-from skfunc.ode._latent_ode_rhythm import check_periods, find_rhythms
+from skfunc.ode._latent_ode_rhythm import STEPS_PER_TURN, check_periods, starting_turns
 from skfunc.ode._latent_ode_training import SeriesAnswers, opposite_draws
 from skfunc.ode._panel import (
     PaddedSeries,
@@ -46,13 +46,11 @@ _TRAINING_STEPS, _FEWEST_EPOCHS = (100, 3000), 30
 # "auto": a step of the solver for every two observations of the longest series, which
 # could tell of no quicker oscillation, between these; and so many for every turn of the
 # rotations that the state starts with.
-_SOLVER_STEPS, _STEPS_PER_TURN, _FEWEST_STEPS_PER_TURN = (5, 20), 10.0, 4.0
-# "auto": turns in the window of rotations that make up for rhythms not found. A slow
-# rotation is a memory that does not fade.
-_SLOW_TURNS = (0.5, 0.25)
+_SOLVER_STEPS, _FEWEST_STEPS_PER_TURN = (5, 20), 4.0
+# "auto": two numbers of the state for each channel, between these.
+_LATENT_SIZES = (8, 32)
 # "auto": series in a batch; a tenth of all, between these.
 _BATCH_SIZES = (32, 128)
-
 
 # What a fit to events sets besides.
 _EVENT_ATTRIBUTES = (
@@ -91,7 +89,7 @@ class BaseLatentODE(FunctionEstimator):
         window: tuple[float, float] | None = None,
         context_end: float | None = None,
         poisson: bool = False,
-        latent_size: int = 8,
+        latent_size: int | Literal["auto"] = "auto",
         encoder: str = "gru",
         encoder_size: int = 32,
         hidden_layer_sizes: Sequence[int] = (64, 64),
@@ -152,10 +150,10 @@ class BaseLatentODE(FunctionEstimator):
             )
 
     def _check_parameters(self) -> None:
-        for name in ("n_channels", "latent_size", "encoder_size", "n_draws"):
+        for name in ("n_channels", "encoder_size", "n_draws"):
             check_integer(name, getattr(self, name))
         check_integer("n_iter_no_change", self.n_iter_no_change)
-        for name in ("batch_size", "max_iter", "n_steps"):
+        for name in ("batch_size", "latent_size", "max_iter", "n_steps"):
             if getattr(self, name) != "auto":
                 check_integer(name, getattr(self, name))
         check_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
@@ -163,7 +161,8 @@ class BaseLatentODE(FunctionEstimator):
         check_option("encoder", self.encoder, LATENT_ENCODERS)
         check_option("activation", self.activation, sorted(ACTIVATIONS))
         check_option("early_stopping", self.early_stopping, ("auto", True, False))
-        check_periods(self.periods, int(self.latent_size))
+        size = self.latent_size
+        check_periods(self.periods, _LATENT_SIZES[0] if size == "auto" else size)
         for name in ("poisson", "verbose"):
             check_option(name, getattr(self, name), (True, False))
         for name in ("beta", "alpha"):
@@ -183,6 +182,12 @@ class BaseLatentODE(FunctionEstimator):
                     f"{self.window!r}"
                 )
         resolve_device(self.device)
+
+    @property
+    def _latent_size(self) -> int:
+        if self.latent_size != "auto":
+            return int(self.latent_size)
+        return int(np.clip(2 * self.n_channels_, *_LATENT_SIZES))
 
     def _batch(self, n_series: int) -> int:
         if self.batch_size != "auto":
@@ -209,20 +214,16 @@ class BaseLatentODE(FunctionEstimator):
         n_steps = int(np.clip(math.ceil(n_slots / 2), *_SOLVER_STEPS))
         if not turns:
             return n_steps
-        return max(n_steps, math.ceil(_STEPS_PER_TURN * max(turns) - 1e-9))
+        return max(n_steps, math.ceil(STEPS_PER_TURN * max(turns) - 1e-9))
 
     def _starting_periods(self, inner: PaddedSeries) -> Array | None:
         """Return the periods of the rotations that the state starts with."""
         if self.periods is None:
             return None
-        if self.periods != "auto":
+        if not isinstance(self.periods, str):
             return np.asarray(self.periods, dtype=np.float64)
-        size = int(self.latent_size)
-        most = min(size // 2, max(2, size // 4))
-        cycles = {}
-        if self.n_steps != "auto":
-            cycles["most_cycles"] = int(self.n_steps) / _STEPS_PER_TURN
-        turns = np.append(find_rhythms(inner, most, **cycles), _SLOW_TURNS)[:most]
+        n_steps = None if self.n_steps == "auto" else int(self.n_steps)
+        turns = starting_turns(inner, self._latent_size, n_steps)
         start, end = self.window_
         # Halves first: the length of the widest windows would overflow.
         return (end / 2 - start / 2) / (turns / 2)
@@ -380,7 +381,7 @@ class BaseLatentODE(FunctionEstimator):
         rates = self.event_rates_
         return LatentODENetwork(
             self.n_channels_,
-            latent_size=int(self.latent_size),
+            latent_size=self._latent_size,
             encoder=self.encoder,
             encoder_size=int(self.encoder_size),
             hidden_layer_sizes=check_sizes(

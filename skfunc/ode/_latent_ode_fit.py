@@ -52,7 +52,7 @@ class SeriesFit(BaseLatentODE):
         with thread_limits(small=numbers < _SMALL_FIT):
             result = train_series(
                 self._stack(),
-                int(self.latent_size),
+                self._latent_size,
                 inner,
                 self._windows(series),
                 held_out,

@@ -99,7 +99,7 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
             In units of X.
         """
         check_is_fitted(self)
-        shape = (check_integer("n_samples", n_samples), int(self.latent_size))
+        shape = (check_integer("n_samples", n_samples), self._latent_size)
         noise = torch.as_tensor(check_random_state(random_state).normal(size=shape))
         series, wanted, lengths = self._wanted(X, times)
         paths = np.concatenate(
@@ -174,7 +174,7 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.latent_size)
+        return self._latent_size
 
     def __sklearn_tags__(self) -> Tags:
         """Return the tags: NaN is welcome, codes are float64."""

@@ -198,7 +198,7 @@ class RateMethods(SeriesMethods):
         self._check_rates()
         rng = check_random_state(random_state)
         n_samples = check_integer("n_samples", n_samples)
-        noise = torch.as_tensor(rng.normal(size=(n_samples, int(self.latent_size))))
+        noise = torch.as_tensor(rng.normal(size=(n_samples, self._latent_size)))
         if self._of_events:
             answers = self._event_answers()
             clocks, network = answers.clocks, answers.network

@@ -13,6 +13,11 @@ from skfunc.ode._panel import PaddedSeries
 
 Array = NDArray[np.float64]
 
+# Steps that the solver takes for a turn.
+STEPS_PER_TURN = 10.0
+# Turns in the window of rotations that make up for rhythms not found. A slow rotation
+# is a memory that does not fade.
+_SLOW_TURNS = (0.5, 0.25)
 # Share of the variation around straight lines that a sine wave must explain, and least
 # share of what the best one does, slow movements among them.
 _LEAST_SHARE, _LEAST_OF_BEST = 0.15, 0.3
@@ -87,6 +92,23 @@ def find_rhythms(
     peaks = (shares == around.max(axis=1)) & (shares > least)
     found = np.flatnonzero(peaks & (cycles >= _FEWEST_CYCLES))
     return cycles[found[np.argsort(-shares[found], kind="stable")][:most]]
+
+
+def starting_turns(series: PaddedSeries, size: int, n_steps: int | None) -> Array:
+    """Return the turns in the window of the rotations that a state starts with.
+
+    Parameters
+    ----------
+    series : PaddedSeries
+        Times in units of the window, values standardized.
+    size : int
+        Width of the state, about half of which starts with rotations.
+    n_steps : int or None
+        Steps of the solver in the window, which quick rhythms are left out for.
+    """
+    most = min(size // 2, max(2, size // 4))
+    most_cycles = _MOST_CYCLES if n_steps is None else n_steps / STEPS_PER_TURN
+    return np.append(find_rhythms(series, most, most_cycles), _SLOW_TURNS)[:most]
 
 
 def check_periods(periods: Any, latent_size: int) -> None:

@@ -159,3 +159,12 @@ class TestOwnWindows:
         model = LatentODE(**settings).fit(panel)
         with pytest.raises(ValueError, match=r"outside of the model's \(0.0, 9.0\)"):
             model.predict(Panel(pairs, windows=[(0, 10)] * 3))
+
+
+@pytest.mark.parametrize(("n_channels", "size"), [(1, 8), (6, 12), (20, 32)])
+def test_state_grows_with_the_channels(n_channels, size):
+    X = np.random.default_rng(0).normal(size=(5, 3 * n_channels))
+    settings = SMALL | {"latent_size": "auto", "max_iter": 1, "n_channels": n_channels}
+    model = LatentODE(**settings).fit(X)
+    assert model.transform(X).shape == (5, size)
+    assert model.sample_paths(X, n_samples=2).shape[-1] == 2

@@ -101,6 +101,8 @@ class TestEstimator:
         np.testing.assert_array_equal(model.periods_, [2.5])
         assert model.n_steps_ == 40
         assert LatentODE(**settings, periods=[]).fit(waves(7)).n_steps_ == 20
+        model = LatentODE(**settings, periods=np.array([5.0, 4.0])).fit(waves(7))
+        np.testing.assert_array_equal(model.periods_, [5, 4])
 
     @pytest.mark.parametrize("periods", [[1, 2, 3], [0.0], [[1.0]], [np.nan], "weekly"])
     def test_bad_periods_are_refused(self, periods):
