@@ -17,7 +17,6 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from skfunc.nn import GaussianComponents, StackedComponents
-from skfunc.ode._cnf_mixtures import ProductTable, fit_mixture
 from skfunc.training import thread_limits
 
 Array = NDArray[np.float64]
@@ -26,8 +25,6 @@ Array = NDArray[np.float64]
 _REGULARIZATION = 1e-6
 # Rows that mixtures are fitted to at most; more do not move a few components.
 MIXTURE_ROWS = 5000
-# Numbers of a table of products that expectation maximization may form.
-_TABLE_NUMBERS = 20_000_000
 # Numbers in a block of distances.
 _BLOCK_NUMBERS = 4_000_000
 # A local covariance is drawn towards a round one by this share.
@@ -110,19 +107,7 @@ class MixtureForm:
 
     def part(self, rows: Array, seed: int) -> Part:
         """Return the mixture fitted to rows."""
-        rows = at_most(rows, MIXTURE_ROWS, seed)
-        if ProductTable.count(*rows.shape) > _TABLE_NUMBERS:
-            return self._part_of_many_columns(rows, seed)
-        start = seed + self.start
-        weights, means, covariances = fit_mixture(
-            rows, self.n_components, self.covariance_type, _REGULARIZATION, start
-        )
-        cholesky = np.linalg.cholesky(covariances).astype(np.float64)
-        return Part("mixture", means, weights, cholesky)
-
-    def _part_of_many_columns(self, rows: Array, seed: int) -> Part:
-        """Return the same without a table of products."""
-        mixture = self.fit(rows, seed)
+        mixture = self.fit(at_most(rows, MIXTURE_ROWS, seed), seed)
         size = rows.shape[1]
         covariances = mixture.covariances_
         if self.covariance_type == "diag":

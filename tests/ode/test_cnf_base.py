@@ -65,10 +65,7 @@ def test_mixture_of_least_criterion():
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "diag", "tied", "spherical"])
-@pytest.mark.parametrize("has_table", [True, False])
-def test_part_is_scikit_learns_mixture(covariance_type, has_table, monkeypatch):
-    if not has_table:
-        monkeypatch.setattr("skfunc.ode._cnf_forms._TABLE_NUMBERS", 0)
+def test_part_is_scikit_learns_mixture(covariance_type):
     rows = clusters(200)
     rows = np.hstack([rows, rows[:, :1] + 0.01 * clusters(200, seed=1)])
     for n_components in (1, 6):
