@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skfunc._shapes import Float
+from skfunc.nn._channel_noise import ChannelNoise
 from skfunc.nn._latent_ode_encoder import (
     AutonomousField,
     BackwardEncoder,
@@ -21,29 +22,8 @@ from skfunc.nn._latent_ode_series import SeriesBatch
 
 LATENT_ENCODERS = ("gru", "ode_rnn")
 
-_LOG_TWO_PI = math.log(2.0 * math.pi)
 # softplus of this is 1: rates start at their means.
 _UNIT_SOFTPLUS = 0.5413248546129181
-# Noise at the start, and the least there is, in standard deviations of a channel.
-_FIRST_NOISE, _LEAST_NOISE = 0.5, 1e-3
-
-
-class ChannelNoise(nn.Module):
-    """A standard deviation of each channel's observations around the path."""
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__()
-        self.log_std = nn.Parameter(torch.empty(n_channels))
-
-    def draw_parameters(self, generator: torch.Generator) -> None:
-        """Set the first guess."""
-        del generator
-        with torch.no_grad():
-            self.log_std.fill_(math.log(_FIRST_NOISE))
-
-    def forward(self) -> Float[Tensor, "*members channels"]:
-        """Return the standard deviations."""
-        return torch.sqrt(torch.exp(2.0 * self.log_std) + _LEAST_NOISE**2)
 
 
 class LatentODENetwork(nn.Module):
@@ -79,6 +59,8 @@ class LatentODENetwork(nn.Module):
         process's rates. Without it observation times carry no information.
     has_values : bool, default=True
         Whether the channels have values, or are events without any.
+    correlated_noise : bool, default=False
+        Whether the noise has a part that lasts; see `ChannelNoise`.
     n_classes : int, default=0
         Classes of the series, read from the initial state; 0 for none.
     n_summaries : int, default=0
@@ -101,6 +83,7 @@ class LatentODENetwork(nn.Module):
         turns: Sequence[float] | None = None,
         mean_rates: Sequence[float] | None = None,
         has_values: bool = True,
+        correlated_noise: bool = False,
         n_classes: int = 0,
         n_summaries: int = 0,
         classifier_layer_sizes: Sequence[int] = (),
@@ -125,7 +108,7 @@ class LatentODENetwork(nn.Module):
             self.decoder = Perceptron(
                 latent_size, n_channels, decoder_layer_sizes, activation
             )
-            self.noise = ChannelNoise(n_channels)
+            self.noise = ChannelNoise(n_channels, correlated_noise)
         self.mean_rates = None if mean_rates is None else tuple(mean_rates)
         self.rates: nn.Module | None = None
         if mean_rates is not None:
@@ -195,11 +178,8 @@ class LatentODENetwork(nn.Module):
         total = starts.new_zeros(())
         if self.decoder is not None:
             mean = self.decode(z).unflatten(1, (draws, rows))
-            noise = self.noise().reshape(-1, 1, 1, 1, mean.shape[-1])
-            residual = (series.values.unsqueeze(1) - mean) / noise
-            logs = -0.5 * (residual**2 + _LOG_TWO_PI) - torch.log(noise)
-            # A product with the mask would let what padding holds spoil the gradient.
-            total = torch.where(mask, logs, 0.0).sum((-2, -1))
+            residuals = series.values.unsqueeze(1) - mean
+            total = self.noise.log_density(times, residuals, series.mask)
         if self.rates is None:
             return total
         intensity = kept_share * self.intensity(z).unflatten(1, (draws, rows))
@@ -208,6 +188,60 @@ class LatentODENetwork(nn.Module):
         expected = path.integral_of(self.intensity).at(repeated(series.window))
         expected = kept_share * (expected[:, :, 1] - expected[:, :, 0]).sum(-1)
         return total + events - expected.unflatten(1, (draws, rows))
+
+    def observations(
+        self,
+        starts: Float[Tensor, "members draws rows size"],
+        series: SeriesBatch,
+        wanted: Float[Tensor, "members rows wanted"],
+        normals: Float[Tensor, "members draws rows both channels"] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what can be said of values at wanted times, for given states.
+
+        That is the path, and what the observations that were read say of noise that
+        lasts.
+
+        Parameters
+        ----------
+        starts : Tensor of shape (members, draws, rows, size)
+            Initial states.
+        series : SeriesBatch
+            What was observed; what was not read is ignored.
+        wanted : Tensor of shape (members, rows, wanted)
+            When.
+        normals : Tensor of shape (members, draws, rows, 2 slots + wanted, channels)
+            Standard normals, to draw the noise that lasts instead of its mean.
+
+        Returns
+        -------
+        mean : Tensor of shape (members, draws, rows, wanted, channels)
+            Means, or draws, without white noise.
+        variance : Tensor of shape (members, rows, wanted, channels)
+            Variances of observations around the means; around draws, of white noise.
+        """
+        draws, rows = starts.shape[1:3]
+        mask = series.mask * series.read.unsqueeze(-1)
+        times = torch.where(mask.amax(-1) > 0, series.times, 0.0)
+        asked = torch.cat([times, wanted], -1) if self.noise.correlated else wanted
+        path = self.path(starts.flatten(1, 2), max(1.0, float(asked.amax())))
+        repeated = asked.unsqueeze(1).expand(-1, draws, -1, -1).flatten(1, 2)
+        mean = self.decode(path.at(repeated)).unflatten(1, (draws, rows))
+        white = self.noise.white_variance().reshape(-1, 1, 1, mean.shape[-1])
+        white = white.expand(-1, rows, wanted.shape[-1], -1)
+        if not self.noise.correlated:
+            return mean, white
+        slots = times.shape[-1]
+        residuals = series.values.unsqueeze(1) - mean[:, :, :, :slots]
+        mean = mean[:, :, :, slots:]
+        if normals is None:
+            lasting, spread = self.noise.condition(times, residuals, mask, wanted)
+            return mean + lasting, white + spread
+        # Matheron's rule: a draw without observations, corrected by them.
+        drawn = self.noise.draw(asked, normals[:, :, :, :-slots])
+        fresh = torch.sqrt(white[:, :1, :1]).unsqueeze(1) * normals[:, :, :, -slots:]
+        residuals = residuals - drawn[:, :, :, :slots] - fresh
+        lasting, _ = self.noise.condition(times, residuals, mask, wanted)
+        return mean + lasting + drawn[:, :, :, slots:], white
 
 
 def series_lower_bound(
