@@ -38,9 +38,12 @@ class LatentODE(EventFit):
     held_out_score_ : float or None
         After `fit_events`, the log likelihood per event, in units of time, of events
         that members never saw, thinned to one in `n_folds`.
+    clock_shares_ : ndarray of shape (2,) or None
+        After `fit_events`, the shares in the rates of members by the even clock and by
+        the clock of events; zero where there are none.
     clock_bandwidths_ : ndarray of shape (n_bandwidths,) or None
         After `fit_events`, of the clocks' kernels, in lengths of the window.
-    clock_weights_ : ndarray of shape (n_folds, n_bandwidths + 1) or None
+    clock_weights_ : ndarray of shape (n_members, n_bandwidths + 1) or None
         Of the even part and of each bandwidth in every member's clock.
     clock_events_ : list of ndarray or None
         Where the kernels of every member's clock are, in [0, 1].

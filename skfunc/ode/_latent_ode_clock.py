@@ -13,6 +13,8 @@ from skfunc._validation import check_shape
 
 Array = NDArray[np.float64]
 
+# How time may pass for a state.
+CLOCKS = ("even", "events")
 # Bandwidths of the kernels.
 _BANDWIDTHS = np.geomspace(1e-6, 0.3, 15)
 # Where times repeat they were rounded: no bandwidth below so many steps of that.
@@ -45,7 +47,7 @@ class EventClock:
     Parameters
     ----------
     centres : ndarray of shape (n,)
-        Events; none for the even clock.
+        Events; none for an even clock.
     bandwidths : ndarray of shape (k,)
         Of the kernels.
     weights : ndarray of shape (k + 1,)
@@ -57,9 +59,9 @@ class EventClock:
         self._table: tuple[Array, Array] | None = None
 
     @classmethod
-    def even(cls) -> EventClock:
+    def even(cls, n_bandwidths: int = 0) -> EventClock:
         """Return the clock that runs like time itself."""
-        return cls(np.zeros(0), np.zeros(0), np.ones(1))
+        return cls(np.zeros(0), np.zeros(n_bandwidths), np.eye(n_bandwidths + 1)[0])
 
     @staticmethod
     def usual_bandwidths(times: Array) -> Array:
@@ -142,6 +144,8 @@ class EventClock:
 
     def speed(self, times: Array) -> Array:
         """Return the density at times of any shape."""
+        if not len(self.centres):
+            return np.ones(times.shape)
         flat = self._components(times.ravel(), only=self.weights) @ self.weights
         return flat.reshape(times.shape)
 
@@ -177,20 +181,27 @@ class EventClock:
         return np.interp(readings, shown, grid)
 
 
-def check_clocks(
-    n_channels: int, kinds: Any, events: Any, bandwidths: Any, weights: Any
-) -> int:
+def check_clocks(model: Any) -> int:
     """Check the clocks of a loaded model of events; return how many there are."""
-    if not isinstance(kinds, np.ndarray) or kinds.shape != (n_channels,):
+    kinds, events = model.event_kinds_, model.clock_events_
+    bandwidths, shares = model.clock_bandwidths_, model.clock_shares_
+    if not isinstance(kinds, np.ndarray) or kinds.shape != (model.n_channels_,):
         raise ValueError("event_kinds_ must be a vector, one for each channel")
     if not isinstance(events, list) or not events:
         raise ValueError("clock_events_ must be a list of arrays")
     if not isinstance(bandwidths, np.ndarray) or bandwidths.ndim != 1:
         raise ValueError("clock_bandwidths_ must be a vector")
     check_shape("clock_bandwidths_", bandwidths, bandwidths.shape)
-    check_shape("clock_weights_", weights, (len(events), len(bandwidths) + 1))
+    check_shape(
+        "clock_weights_", model.clock_weights_, (len(events), len(bandwidths) + 1)
+    )
     for centres in events:
         if not isinstance(centres, np.ndarray) or centres.ndim != 1:
             raise ValueError("clock_events_ must be a list of vectors")
         check_shape("clock_events_", centres, centres.shape)
+    check_shape("clock_shares_", shares, (len(CLOCKS),))
+    if (shares < 0).any() or abs(shares.sum() - 1.0) > 1e-9:
+        raise ValueError("clock_shares_ must not be negative, and sum to one")
+    if len(events) % np.count_nonzero(shares):
+        raise ValueError("clock_events_ must be as many for each clock")
     return len(events)

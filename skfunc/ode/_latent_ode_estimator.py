@@ -58,6 +58,7 @@ _EVENT_ATTRIBUTES = (
     "clock_bandwidths_",
     "clock_weights_",
     "clock_events_",
+    "clock_shares_",
     "held_out_score_",
 )
 
@@ -79,6 +80,7 @@ class BaseLatentODE(FunctionEstimator):
     clock_bandwidths_: Array | None = None
     clock_weights_: Array | None = None
     clock_events_: list[Array] | None = None
+    clock_shares_: Array | None = None
     held_out_score_: float | None = None
 
     def __init__(
@@ -478,13 +480,7 @@ class BaseLatentODE(FunctionEstimator):
         n_parameters = sum(value.numel() for value in module.parameters())
         n_members = 1
         if self._of_events:
-            n_members = check_clocks(
-                n_channels,
-                self.event_kinds_,
-                self.clock_events_,
-                self.clock_bandwidths_,
-                self.clock_weights_,
-            )
+            n_members = check_clocks(self)
         check_shape("parameters_", self.parameters_, (n_members, n_parameters))
 
     def __getstate__(self) -> dict[str, Any]:

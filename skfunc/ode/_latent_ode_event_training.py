@@ -15,7 +15,6 @@ from skfunc._shapes import Float
 from skfunc.nn import (
     LatentODENetwork,
     SeriesBatch,
-    series_importance_bound,
     series_lower_bound,
 )
 from skfunc.ode._latent_ode_clock import EventClock
@@ -117,7 +116,8 @@ class _EventObjective:
         """Return times, mask, window and what each member holds out."""
         times, mask, window, fold = batch
         members = torch.arange(len(times), device=times.device)
-        held = (fold == members[:, None, None]).to(mask.dtype).unsqueeze(-1) * mask
+        own = (members % self.n_folds)[:, None, None]
+        held = (fold == own).to(mask.dtype).unsqueeze(-1) * mask
         return times[members, :, members], mask, window[members, :, members], held
 
     def _uniform(self, like: Tensor) -> Tensor:
@@ -182,10 +182,13 @@ def train_events(
     n_kinds: int,
     clocks: Sequence[EventClock],
     fold: NDArray[np.intp],
+    n_folds: int,
     options: EventTraining,
     on_epoch: Callable[[TrainingResult], None],
 ) -> TrainingResult:
     """Train one network for each clock; a member never sees the events of its fold.
+
+    Member m has the fold m modulo their number.
 
     Parameters
     ----------
@@ -198,7 +201,9 @@ def train_events(
     clocks : sequence of EventClock
         One for each member.
     fold : ndarray of int of shape (streams, slots)
-        The member that each event judges.
+        The fold of each event.
+    n_folds : int
+        How many there are.
     options : EventTraining
         How to train.
     on_epoch : callable
@@ -214,7 +219,7 @@ def train_events(
     mean_count = max(1.0, streams.real.sum() / len(streams))
     network = stack.module
     assert isinstance(network, LatentODENetwork)
-    objective = _EventObjective(options, network, members, mean_count)
+    objective = _EventObjective(options, network, n_folds, mean_count)
     everyone = tensor(np.ones((members, len(streams))))
     patience = options.n_iter_no_change
 
@@ -244,137 +249,3 @@ def train_events(
         on_epoch_begin=objective.on_epoch_begin,
         on_epoch=watch,
     )
-
-
-class EventAnswers:
-    """What trained members say of streams, in float64.
-
-    Parameters
-    ----------
-    network : LatentODENetwork
-        With the parameters of all members bound.
-    clocks : sequence of EventClock
-        Of the members.
-    noise : Tensor of shape (draws, size)
-        Draws shared by all streams.
-    """
-
-    def __init__(
-        self, network: LatentODENetwork, clocks: Sequence[EventClock], noise: Tensor
-    ) -> None:
-        assert network.mean_rates is not None
-        self.network, self.clocks, self.noise = network, clocks, noise
-        self.n_kinds = len(network.mean_rates)
-
-    def _by_clocks(self, times: Array) -> Tensor:
-        return torch.as_tensor(np.stack([clock.at(times) for clock in self.clocks]))
-
-    def batch(
-        self, streams: PaddedStreams, hidden: NDArray[np.bool_] | None = None
-    ) -> tuple[SeriesBatch, SeriesBatch]:
-        """Return streams as read by the encoder and as judged.
-
-        `hidden`, of shape (members, streams, slots), are events that a member must not
-        read, one in as many as there are members; those are judged then.
-        """
-        times = self._by_clocks(streams.times)
-        window = self._by_clocks(streams.windows)
-        mask = torch.as_tensor(streams.mask(self.n_kinds)).double()
-        mask = mask.expand(len(times), *mask.shape)
-        judged, read, kept = mask, mask, 1.0
-        if hidden is not None:
-            away = torch.as_tensor(hidden).double().unsqueeze(-1) * mask
-            judged, read, kept = away, mask - away, 1.0 - 1.0 / len(times)
-        rates = self.network.mean_rates
-        assert rates is not None
-        share = torch.full_like(times[:, :, :1], kept)
-        ones = torch.ones_like(times)
-        return (
-            binned(times, read, window, share, rates),
-            SeriesBatch(times, judged, judged, ones, window),
-        )
-
-    def starts(
-        self, noise: Tensor, streams: PaddedStreams | None
-    ) -> Float[Tensor, "members draws rows size"]:
-        """Return initial states of streams, or of the prior, for draws of noise."""
-        noise = noise[None, :, None]
-        if streams is None:
-            return noise.expand(len(self.clocks), -1, -1, -1)
-        with torch.no_grad():
-            return self.network.encoder(self.batch(streams)[0]).starts(noise)
-
-    def means(self, streams: PaddedStreams) -> Array:
-        """Return the posterior means of initial states, (members, streams, size)."""
-        with torch.no_grad():
-            return self.network.encoder(self.batch(streams)[0]).mean.numpy()
-
-    def bounds(self, streams: PaddedStreams) -> Array:
-        """Return each stream's importance-weighted bound, (members, streams)."""
-        with torch.no_grad():
-            read, judged = self.batch(streams)
-            posterior = self.network.encoder(read)
-            shape = (len(self.clocks), *self.noise.shape[:1], *posterior.mean.shape[1:])
-            noise = self.noise.reshape(1, len(self.noise), 1, -1).expand(shape)
-            bound = series_importance_bound(self.network, judged, posterior, noise)
-        # Rates are per unit of the clocks; densities are wanted per unit of time.
-        return bound.numpy() + self._log_speeds(streams)
-
-    def _log_speeds(self, streams: PaddedStreams) -> Array:
-        parts = []
-        for clock in self.clocks:
-            logs = np.where(streams.real, np.log(clock.speed(streams.times)), 0.0)
-            parts.append(logs.sum(axis=1))
-        return np.stack(parts)
-
-    def rates(
-        self,
-        streams: PaddedStreams,
-        times: Array,
-        noise: Tensor | None = None,
-        hidden: NDArray[np.bool_] | None = None,
-        *,
-        integrated: bool = False,
-    ) -> Array:
-        """Return rates at times, or their integrals from the window's start.
-
-        Parameters
-        ----------
-        streams : PaddedStreams
-            What is known.
-        times : ndarray of shape (streams, times)
-            When.
-        noise : Tensor of shape (draws, size), optional
-            Draws of the initial states.
-        hidden : ndarray, optional
-            As for `batch`.
-        integrated : bool, default=False
-            Whether to integrate from each stream's own start.
-
-        Returns
-        -------
-        ndarray of shape (members, draws, streams, times, kinds)
-            Per unit of time.
-        """
-        noise = self.noise if noise is None else noise
-        draws, (rows, n_times) = len(noise), times.shape
-        with torch.no_grad():
-            posterior = self.network.encoder(self.batch(streams, hidden)[0])
-            starts = posterior.starts(noise[None, :, None])
-            path = self.network.path(starts.flatten(1, 2), 1.0)
-
-            def repeated(x: Tensor) -> Tensor:
-                return x.unsqueeze(1).expand(-1, draws, -1, -1).flatten(1, 2)
-
-            wanted = repeated(self._by_clocks(times))
-            if integrated:
-                integral = path.integral_of(self.network.intensity)
-                first = repeated(self._by_clocks(streams.windows))[:, :, :1]
-                y = integral.at(wanted) - integral.at(first)
-            else:
-                y = self.network.intensity(path.at(wanted))
-        values = y.numpy().reshape(len(self.clocks), draws, rows, n_times, -1)
-        if integrated:
-            return values
-        speeds = np.stack([clock.speed(times) for clock in self.clocks])
-        return values * speeds[:, None, :, :, None]

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skfunc._validation import check_integer, check_option
-from skfunc.ode._latent_ode_clock import EventClock
+from skfunc.ode._latent_ode_clock import CLOCKS, EventClock
 from skfunc.ode._latent_ode_documentation import document_series
 from skfunc.ode._latent_ode_estimator import _EVENT_ATTRIBUTES, _Runtime
+from skfunc.ode._latent_ode_event_stacking import clock_shares
 from skfunc.ode._latent_ode_event_training import EventTraining, train_events
 from skfunc.ode._latent_ode_rates import RateMethods
 from skfunc.ode._latent_ode_streams import PaddedStreams, as_streams
@@ -26,20 +27,6 @@ Array = NDArray[np.float64]
 _TRAINING_STEPS, _FEWEST_EPOCHS = (150, 1500), 30
 # Streams up to which a fit on the CPU is in double precision.
 _FEW_STREAMS = 64
-_CLOCKS = ("even", "events")
-# What training by one clock sets.
-_CHOSEN = (
-    "clock_bandwidths_",
-    "clock_weights_",
-    "clock_events_",
-    "parameters_",
-    "held_out_score_",
-    "n_iter_",
-    "best_iter_",
-    "loss_curve_",
-    "validation_scores_",
-    "n_retries_",
-)
 # Share of the epochs over which the divergence's weight rises.
 _DIVERGENCE_WARMUP = 0.2
 # Events that a clock's kernels are put on; more would cost more than they tell.
@@ -65,7 +52,7 @@ class EventFit(RateMethods):
         Each of `n_folds` members is trained without its share of the events, drawn at
         random, and keeps the weights under which those are most likely: a Poisson
         process thinned at random is one whose rate is thinned alike. So even a single
-        stream tells how smooth its rate is. Rates are averages over the members.
+        stream tells how smooth its rate is. Rates are means over the members.
 
         Parameters
         ----------
@@ -77,13 +64,13 @@ class EventFit(RateMethods):
             each. None: the parameter `window`; without it, from the first event to
             the last, which makes rates a little too high.
         n_folds : int, default=5
-            Members; at least 2.
+            Members for each clock; at least 2.
         clock : {"auto", "events", "even"}, default="auto"
             How time passes for the state. "events": the faster, the more past events
             are near, by a mixture of kernels whose bandwidths are weighted by the
             likelihood of left-out events; the state then models what remains. "even":
-            as it does for all. "auto" fits both, and keeps the one under which the
-            events that members never saw are more likely.
+            as it does for all. "auto" fits members by both, and weighs their rates
+            (`clock_shares_`) by how likely they make events that they never saw.
 
         Returns
         -------
@@ -113,7 +100,7 @@ class EventFit(RateMethods):
         """
         self._check_parameters()
         n_folds = check_integer("n_folds", n_folds, 2)
-        check_option("clock", clock, ("auto", *_CLOCKS))
+        check_option("clock", clock, ("auto", *CLOCKS))
         given = as_streams(streams)
         self._forget_events()
         for name in ("n_features_in_", "feature_names_in_"):
@@ -135,45 +122,30 @@ class EventFit(RateMethods):
         fold: NDArray[np.intp] = np.full(inner.kinds.shape, -1, dtype=np.intp)
         n_events = int(inner.real.sum())
         fold[inner.real] = random_state.permutation(np.arange(n_events) % n_folds)
-        seeds = random_state.randint(2**31 - 1, size=n_folds).tolist()
         self.draw_seed_ = int(random_state.randint(2**31 - 1))
         self.periods_ = None
         self.n_steps_ = self._solver_steps(inner.times.shape[1])
+        self._set_clocks(inner, fold, n_folds, clock)
+        clocks = self._event_clocks()
+        seeds = random_state.randint(2**31 - 1, size=len(clocks)).tolist()
         options = self._event_options(inner, seeds)
-        best: dict[str, Any] = {}
-        for name in _CLOCKS if clock == "auto" else (clock,):
-            self._set_clocks(inner, fold, n_folds, name)
-            interrupted = self._train_members(inner, fold, options)
-            trained = {key: getattr(self, key) for key in _CHOSEN}
-            if not best or self.held_out_score_ > best["held_out_score_"]:
-                best = trained
-            if interrupted:
-                break
-        for key, value in best.items():
-            setattr(self, key, value)
-        self._runtime = _Runtime()
-        if interrupted:
-            raise KeyboardInterrupt
-        return self
-
-    def _train_members(
-        self, inner: PaddedStreams, fold: NDArray[np.intp], options: EventTraining
-    ) -> bool:
-        """Train by the clocks that are set; return whether that was interrupted."""
         self._runtime = _Runtime()
         with thread_limits(small=options.batch_size * fold.shape[1] < _SMALL_FIT):
             result = train_events(
                 self._stack(),
                 inner,
                 self.n_channels_,
-                self._event_clocks(),
+                clocks,
                 fold,
+                n_folds,
                 options,
                 self._report_events,
             )
         self._keep_events(result)
-        self.held_out_score_ = self._held_out_events(inner, fold)
-        return result.interrupted
+        self._weigh_clocks(inner, fold)
+        if result.interrupted:
+            raise KeyboardInterrupt
+        return self
 
     def _forget_events(self) -> None:
         """Leave nothing of an earlier fit to events."""
@@ -216,27 +188,32 @@ class EventFit(RateMethods):
         clock: str,
     ) -> None:
         """Set a clock for each member, of the events that it is trained on."""
+        times = streams.times.ravel()
         rows = np.repeat(np.arange(len(streams)), fold.shape[1])
         kept = []
         for k in range(n_folds):
-            chosen = np.flatnonzero((fold != k) & streams.real)
+            chosen = np.flatnonzero(((fold != k) & streams.real).ravel())
             if len(chosen) > _MOST_CENTRES:
                 order = np.random.RandomState(self.draw_seed_).permutation(chosen)
                 chosen = np.sort(order[:_MOST_CENTRES])
             kept.append(chosen)
-        bandwidths = np.zeros(0)
-        if clock == "events":
-            fewest = min(kept, key=len)
-            bandwidths = EventClock.usual_bandwidths(streams.times.ravel()[fewest])
-        clocks = [
-            EventClock.of_events(
-                streams.times.ravel()[chosen], rows[chosen], bandwidths
-            )
-            for chosen in kept
-        ]
+        bandwidths, clocks = np.zeros(0), []
+        if clock != "even":
+            bandwidths = EventClock.usual_bandwidths(times[min(kept, key=len)])
+        # Without kernels both clocks are the same.
+        names = np.array(["even"])
+        if len(bandwidths):
+            names = np.array([name for name in CLOCKS if clock in ("auto", name)])
+        if "even" in names:
+            clocks += [EventClock.even(len(bandwidths)) for _ in kept]
+        if "events" in names:
+            clocks += [
+                EventClock.of_events(times[own], rows[own], bandwidths) for own in kept
+            ]
         self.clock_bandwidths_ = bandwidths
         self.clock_events_ = [one.centres for one in clocks]
         self.clock_weights_ = np.stack([one.weights for one in clocks])
+        self.clock_shares_ = np.isin(CLOCKS, names) / len(names)
 
     def _event_options(self, streams: PaddedStreams, seeds: list[int]) -> EventTraining:
         device = resolve_device(self.device)
@@ -278,19 +255,38 @@ class EventFit(RateMethods):
         self.validation_scores_ = judged or None
         self.n_retries_ = int(result.n_retries.max())
 
-    def _held_out_events(self, streams: PaddedStreams, fold: NDArray[np.intp]) -> float:
-        """Return the log likelihood per event of those that members never saw."""
-        answers = self._event_answers()
-        members = len(answers.clocks)
-        hidden = fold == np.arange(members)[:, None, None]
+    def _weigh_clocks(self, streams: PaddedStreams, fold: NDArray[np.intp]) -> None:
+        """Set each clock's share by the events that its members never saw."""
+        assert self.clock_events_ is not None and self.clock_weights_ is not None
+        assert self.clock_shares_ is not None
+        rates, masses = self._held_out_rates(streams, fold)
+        tried = np.flatnonzero(self.clock_shares_)
+        shares = clock_shares(rates, masses)
+        unit = np.diff(self.window_)[0]
+        logs = np.log(shares @ rates / unit)
+        self.held_out_score_ = float((logs.sum() - shares @ masses) / len(logs))
+        self.clock_shares_ = np.zeros(len(CLOCKS))
+        self.clock_shares_[tried] = shares
+        kept = np.repeat(shares > 0, len(self.parameters_) // len(shares))
+        self.parameters_ = self.parameters_[kept]
+        self.clock_weights_ = self.clock_weights_[kept]
+        self.clock_events_ = [self.clock_events_[m] for m in np.flatnonzero(kept)]
+
+    def _held_out_rates(
+        self, streams: PaddedStreams, fold: NDArray[np.intp]
+    ) -> tuple[Array, Array]:
+        """Return rates at events left out, (clocks, events), and how many expected."""
+        answers, real = self._event_answers(), streams.real
+        n_clocks, n_folds = len(answers.clocks) // answers.n_folds, answers.n_folds
+        rates, masses = [], np.zeros(n_clocks)
+        for rows, values in answers.rates(streams, streams.times, fold):
+            means = values.mean(axis=1).reshape(n_clocks, n_folds, *values.shape[2:])
+            i, j = np.nonzero(real[rows])
+            own = means[:, fold[rows][i, j], i, j, streams.kinds[rows][i, j]]
+            rates.append(np.maximum(own, np.finfo(float).tiny))
         ends = streams.windows[:, 1:]
-        rates = answers.rates(streams, streams.times, hidden=hidden).mean(axis=1)
-        mass = answers.rates(streams, ends, hidden=hidden, integrated=True)
-        # Positions of kinds of padding are -1; what is there is not counted.
-        own = np.take_along_axis(
-            rates, np.maximum(streams.kinds, 0)[None, :, :, None], axis=3
-        )[..., 0]
-        unit = members * np.diff(self.window_)[0]
-        logs = np.log(np.maximum(own, np.finfo(float).tiny) / unit)
-        total = logs[hidden].sum() - mass.mean(axis=1).sum() / members
-        return float(total / max(1, hidden.sum()))
+        for _, values in answers.rates(streams, ends, fold, integrated=True):
+            sums = values.mean(axis=1).sum(axis=(1, 2, 3)).reshape(n_clocks, n_folds)
+            masses += sums.sum(axis=1)
+        # A member tells the rate of all events, of which a fold is its share.
+        return np.concatenate(rates, axis=1) / n_folds, masses / n_folds

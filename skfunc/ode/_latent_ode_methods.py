@@ -174,7 +174,7 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
 
     @property
     def _n_features_out(self) -> int:
-        return self._latent_size
+        return self._latent_size * len(self.parameters_)
 
     def __sklearn_tags__(self) -> Tags:
         """Return the tags: NaN is welcome, codes are float64."""

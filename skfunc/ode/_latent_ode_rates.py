@@ -17,7 +17,7 @@ from skfunc._validation import check_integer, check_real
 from skfunc.nn import LatentODENetwork
 from skfunc.ode._latent_ode_clock import EventClock
 from skfunc.ode._latent_ode_documentation import document_series
-from skfunc.ode._latent_ode_event_training import EventAnswers
+from skfunc.ode._latent_ode_event_answers import EventAnswers
 from skfunc.ode._latent_ode_methods import SeriesMethods
 from skfunc.ode._latent_ode_streams import PaddedStreams, as_streams, padded_streams
 from skfunc.ode._latent_ode_training import opposite_draws
@@ -26,8 +26,6 @@ Array = NDArray[np.float64]
 
 # Where the highest rate is looked for, and how far above it candidates are drawn.
 _GRID, _ABOVE = 257, 1.3
-# Rates in a chunk of streams, for one draw of one member.
-_CHUNK_NUMBERS = 5_000
 
 
 def thinned_events(
@@ -202,12 +200,14 @@ class RateMethods(SeriesMethods):
         if self._of_events:
             answers = self._event_answers()
             clocks, network = answers.clocks, answers.network
+            shares = self._member_shares()
             streams = None if X is None else self._event_streams(X)
             starts = answers.starts(noise, streams)
             window = np.array([[0.0, 1.0]]) if streams is None else streams.windows
         else:
             single = self._answers()
             clocks, network = [EventClock.even()], single.network
+            shares = np.ones(1)
             series = None if X is None else self._inner(self._read(X, reset=False))
             window = np.array([[0.0, 1.0]])
             starts = noise[None, :, None]
@@ -218,7 +218,7 @@ class RateMethods(SeriesMethods):
         for row, (start, end) in enumerate(window):
             own = []
             for s in range(n_samples):
-                member = rng.randint(len(clocks))
+                member = rng.choice(len(clocks), p=shares)
                 rates = _rates_along(network, starts[:, s, row : row + 1], member)
                 clock = clocks[member]
                 first, last = clock.at(np.array([start, end]))
@@ -262,11 +262,14 @@ class RateMethods(SeriesMethods):
         mean = np.empty((n_rows, wanted.shape[1], self.n_channels_))
         std = np.empty_like(mean)
         unit = np.diff(self.window_)[0] if what == "rates" else 1.0
+        shares = np.ones(1)
+        if self.clock_shares_ is not None:
+            shares = self.clock_shares_[self.clock_shares_ > 0]
         for rows, draws in chunks:
             draws = draws / unit
             if logs:
                 draws = np.log(np.maximum(draws, np.finfo(float).tiny))
-            mean[rows], std[rows] = draws.mean(axis=(0, 1)), _deviation(draws)
+            mean[rows], std[rows] = _stacked_moments(draws, shares)
         return mean, std, lengths
 
     def _series_chunks(
@@ -301,19 +304,10 @@ class RateMethods(SeriesMethods):
                 )
             wanted = np.tile(inner, (len(streams), 1))
 
-        def chunks() -> Iterator[tuple[slice, Array]]:
-            answers = self._event_answers()
-            size = max(1, _CHUNK_NUMBERS // (wanted.shape[1] * self.n_channels_))
-            for first in range(0, len(streams), size):
-                rows = slice(first, first + size)
-                yield (
-                    rows,
-                    answers.rates(
-                        streams[rows], wanted[rows], integrated=what == "integrals"
-                    ),
-                )
-
-        return len(streams), wanted, lengths, chunks()
+        chunks = self._event_answers().rates(
+            streams, wanted, integrated=what == "integrals"
+        )
+        return len(streams), wanted, lengths, chunks
 
     def _event_streams(self, X: Any) -> PaddedStreams:
         """Return checked streams, times and windows in units of the model's window."""
@@ -340,7 +334,17 @@ class RateMethods(SeriesMethods):
         network = self._stack().bind(torch.as_tensor(self.parameters_))
         assert isinstance(network, LatentODENetwork)
         noise = opposite_draws(int(self.n_draws), network.latent_size, self.draw_seed_)
-        return EventAnswers(network, self._event_clocks(), noise)
+        assert self.clock_shares_ is not None
+        clocks = self._event_clocks()
+        n_folds = len(clocks) // int(np.count_nonzero(self.clock_shares_))
+        return EventAnswers(network, clocks, n_folds, noise)
+
+    def _member_shares(self) -> Array:
+        """Return the share of every member in the rates."""
+        assert self.clock_shares_ is not None
+        shares = self.clock_shares_[self.clock_shares_ > 0]
+        n_folds = len(self.parameters_) // len(shares)
+        return np.repeat(shares / n_folds, n_folds)
 
     def _event_clocks(self) -> list[EventClock]:
         """Return the clock of each member."""
@@ -356,7 +360,7 @@ class RateMethods(SeriesMethods):
     def _event_scores(self, streams: PaddedStreams) -> Array:
         """Return the log of the members' mean bound of the likelihood, (streams,)."""
         bounds = self._event_answers().bounds(streams)
-        bounds = logsumexp(bounds, axis=0) - np.log(len(bounds))
+        bounds = logsumexp(bounds, axis=0, b=self._member_shares()[:, None])
         return bounds - streams.real.sum(axis=1) * np.log(np.diff(self.window_)[0])
 
 
@@ -375,12 +379,18 @@ def _rates_along(
     return rates
 
 
-def _deviation(draws: Array) -> Array:
-    """Return the deviation of draws (members, draws, ...).
+def _stacked_moments(draws: Array, shares: Array) -> tuple[Array, Array]:
+    """Return means and deviations of draws (members, draws, ...).
 
-    Each member was trained without its own part of the events. Their spread is then
-    that of a delete-a-group jackknife: its variance times their number less one.
+    Members of one clock were each trained without their own part of the events. Their
+    spread is then that of a delete-a-group jackknife: its variance times their number
+    less one. Clocks that disagree widen the deviation as parts of a mixture do.
     """
-    within = draws.var(axis=1).mean(axis=0)
-    between = draws.mean(axis=1).var(axis=0) * (len(draws) - 1)
-    return np.sqrt(within + between)
+    by_clock = draws.reshape(len(shares), -1, *draws.shape[1:])
+    means = by_clock.mean(axis=2)
+    own = means.mean(axis=1)
+    mean = np.tensordot(shares, own, 1)
+    variance = by_clock.var(axis=2).mean(axis=1)
+    variance = variance + means.var(axis=1) * (means.shape[1] - 1)
+    variance = np.tensordot(shares, variance + (own - mean) ** 2, 1)
+    return mean, np.sqrt(variance)
