@@ -266,11 +266,13 @@ class RateMethods(SeriesMethods):
         if self.clock_shares_ is not None:
             shares = self.clock_shares_[self.clock_shares_ > 0]
         for rows, draws in chunks:
-            draws = draws / unit
             if logs:
                 draws = np.log(np.maximum(draws, np.finfo(float).tiny))
             mean[rows], std[rows] = _stacked_moments(draws, shares)
-        return mean, std, lengths
+        # Last: squares of rates in tiny or huge units of time would overflow.
+        if logs:
+            return mean - np.log(unit), std, lengths
+        return mean / unit, std / unit, lengths
 
     def _series_chunks(
         self, X: Any, times: ArrayLike | None, what: str

@@ -1,6 +1,7 @@
 """Streams of events: known rates recovered, clocks, and what is refused."""
 
 import pickle
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import skfunc
 from skfunc import LatentODE
 from skfunc.ode import EventStreams
 from skfunc.ode._latent_ode_clock import EventClock
+from skfunc.ode._latent_ode_event_stacking import clock_shares
 from skfunc.ode._latent_ode_rates import thinned_events
 
 SMALL = {
@@ -107,7 +109,7 @@ class TestOneStream:
     @pytest.mark.parametrize("scale", [1e-9, 1e9])
     def test_unit_of_time(self, sinusoid, scale):
         model, times = sinusoid
-        options = SMALL | {"max_iter": 3}
+        options = SMALL | {"max_iter": 1}
         one = LatentODE(**options).fit_events(times, (0, 20))
         other = LatentODE(**options).fit_events(times * scale, (0, 20 * scale))
         np.testing.assert_allclose(
@@ -118,6 +120,19 @@ class TestOneStream:
         gain = np.log(scale)
         assert other.held_out_score_ + gain == pytest.approx(one.held_out_score_)
         assert other.score([times * scale]) + gain == pytest.approx(one.score([times]))
+
+    @pytest.mark.parametrize("scale", [1e-200, 1e200])
+    def test_deviations_in_extreme_units(self, scale):
+        times = np.linspace(1, 9, 12)
+        options = SMALL | {"max_iter": 1}
+        parts = [
+            LatentODE(**options)
+            .fit_events([times * unit], (0, 10 * unit))
+            .intensity([times * unit], [5 * unit], return_std=True)
+            for unit in (1.0, scale)
+        ]
+        for plain, extreme in zip(*parts, strict=True):
+            np.testing.assert_allclose(extreme * scale, plain, rtol=1e-6)
 
 
 class TestManyStreams:
@@ -192,6 +207,49 @@ class TestClock:
         times = np.round(np.random.default_rng(0).uniform(size=300), 2)
         assert EventClock.usual_bandwidths(times).min() >= 0.1
         assert not len(EventClock.usual_bandwidths(times[:5]))
+
+
+class TestShares:
+    def test_equal_likelihoods_count_alike(self):
+        rates = np.full((2, 30), 3.0)
+        np.testing.assert_allclose(clock_shares(rates, np.full(2, 10.0)), [0.5, 0.5])
+
+    def test_the_likelier_counts_more_and_hopeless_ones_nothing(self):
+        rates = np.stack([np.full(30, 3.0), np.full(30, 3.3)])
+        first, second = clock_shares(rates, np.full(2, 30.0))
+        odds = np.exp(0.2 * 30 * np.log(1.1))
+        assert second / first == pytest.approx(odds)
+        # More expected events are less likely, all else equal.
+        assert clock_shares(rates[[0, 0]], np.array([30.0, 32.0]))[1] < 0.5
+        rates[0] /= 10
+        assert clock_shares(rates, np.full(2, 30.0)).tolist() == [0, 1]
+
+    def test_rates_are_the_weighted_mean_of_both_clocks(self):
+        times = np.random.default_rng(0).beta(2, 3, size=40) * 20
+        times.sort()
+        model = LatentODE(**(SMALL | {"max_iter": 2})).fit_events([times], (0, 20))
+        shares = model.clock_shares_
+        assert shares.sum() == pytest.approx(1) and (shares > 0).all()
+        assert len(model.parameters_) == 10
+        rate = model.intensity([times], [3.0, 8.0])
+        total = 0
+        for clock, share in enumerate(shares):
+            one = deepcopy(model)
+            own = slice(5 * clock, 5 * clock + 5)
+            one.parameters_ = model.parameters_[own]
+            one.clock_events_ = model.clock_events_[own]
+            one.clock_weights_ = model.clock_weights_[own]
+            one.clock_shares_ = np.eye(2)[clock]
+            total = total + share * one.intensity([times], [3.0, 8.0])
+        np.testing.assert_allclose(rate, total, rtol=1e-10)
+        codes = model.transform([times])
+        assert codes.shape[1] == len(model.get_feature_names_out()) == 30
+
+    def test_spoiled_shares_are_refused(self, sinusoid):
+        model = deepcopy(sinusoid[0])
+        model.clock_shares_ = np.array([0.5, 0.6])
+        with pytest.raises(ValueError, match="sum to one"):
+            model._check_fitted_state()
 
 
 def test_thinning_of_a_known_rate():
