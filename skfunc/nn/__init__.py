@@ -5,6 +5,7 @@ leading axis.
 """
 
 from skfunc.nn._attention import AttentionBlock, InducingAttention, MultiHeadAttention
+from skfunc.nn._channel_noise import ChannelNoise
 from skfunc.nn._density_base import GaussianComponents, StackedComponents
 from skfunc.nn._density_conditional import ConditionalFlow, FieldContext
 from skfunc.nn._density_field import (
@@ -83,6 +84,7 @@ NEURAL_PROCESSES: dict[str, type[NeuralProcess]] = {
 }
 
 __all__ = [
+    "ChannelNoise",
     "ACTIVATIONS",
     "AttentionBlock",
     "AttentiveNeuralProcess",

@@ -84,19 +84,61 @@ class ChannelNoise(nn.Module):
         mask : Tensor of shape (members, rows, slots, channels)
             1 where a channel was observed, else 0.
         """
+        if not self.correlated:
+            return self.learning_density(times, residuals, mask, 0)
         std = self()
         std = std.reshape(-1, 1, 1, 1, std.shape[-1])
-        seen = mask.unsqueeze(1)
-        # A product with the mask would let what padding holds spoil the gradient.
-        scaled = torch.where(seen > 0, residuals / std, 0.0)
-        constant = (seen * (_LOG_TWO_PI + 2.0 * torch.log(std))).sum((-2, -1))
-        if not self.correlated:
-            return -0.5 * ((scaled**2).sum((-2, -1)) + constant)
+        seen = mask.unsqueeze(1) > 0
+        scaled = torch.where(seen, residuals / std, 0.0)
+        constant = torch.where(seen, _LOG_TWO_PI + 2.0 * torch.log(std), 0.0)
+        constant = constant.sum((-2, -1))
         found = filter_residuals(
             ordered(times, mask), scaled, mask, self.share(), self.length()
         )
         deviance = (found.squares + found.log_variances.unsqueeze(1)).sum(-1)
         return -0.5 * (deviance + constant)
+
+    def learning_density(
+        self,
+        times: Float[Tensor, "members rows slots"],
+        residuals: Float[Tensor, "members draws rows slots channels"],
+        mask: Float[Tensor, "members rows slots channels"],
+        lag: int,
+    ) -> Float[Tensor, "members draws rows"]:
+        """Return log densities as if all noise were white, from which to learn.
+
+        What lasts learns, besides, from pairs of residuals that are ``lag`` slots
+        apart, without any change of the value; 0 for no pairs. The likelihood of all
+        observations would learn from neighbours: what dynamics that are not learned
+        yet leave is smooth, and would pass for noise that lasts forever.
+        """
+        std = self()
+        std = std.reshape(-1, 1, 1, 1, std.shape[-1])
+        seen = mask.unsqueeze(1) > 0
+        alone = (residuals / std) ** 2 + _LOG_TWO_PI + 2.0 * torch.log(std)
+        # A product with the mask would let what padding holds spoil the gradient.
+        white = -0.5 * torch.where(seen, alone, 0.0).sum((-2, -1))
+        if not self.correlated or not 0 < lag < times.shape[-1]:
+            return white
+        scaled = torch.where(seen, residuals / std, 0.0).detach()
+        pairs = self._pair_density(ordered(times, mask), scaled, mask, lag)
+        return white + (pairs - pairs.detach())
+
+    def _pair_density(
+        self, times: Tensor, scaled: Tensor, mask: Tensor, lag: int
+    ) -> Float[Tensor, "members draws rows"]:
+        """Return log densities of the pairs of slots with a lag, beyond single ones."""
+        share = self.share()
+        share = share.reshape(-1, 1, 1, share.shape[-1])
+        rate = 1.0 / self.length().reshape(share.shape)
+        n = times.shape[-1] - lag
+        gaps = (times[:, :, lag:] - times[:, :, :n]).unsqueeze(-1)
+        r = (share * torch.exp(-gaps * rate)).unsqueeze(1)
+        a, b = scaled[:, :, :, :n], scaled[:, :, :, lag:]
+        both = (mask[:, :, lag:] * mask[:, :, :n]).unsqueeze(1)
+        rest = 1.0 - r**2
+        squares = (r**2 * (a**2 + b**2) - 2.0 * r * a * b) / rest
+        return -0.5 * (both * (squares + torch.log(rest))).sum((-2, -1))
 
     def condition(
         self,
@@ -133,8 +175,11 @@ class ChannelNoise(nn.Module):
         normals: Float[Tensor, "members draws rows slots channels"],
     ) -> Float[Tensor, "members draws rows slots channels"]:
         """Return draws of the correlated part at times in any order."""
-        order = times.argsort(dim=-1)
+        order = times.argsort(dim=-1, stable=True)
         in_order = times.gather(-1, order)
+        # Every slot keeps its own draws, whatever lies beside it.
+        picked = order[:, None, :, :, None].expand_as(normals)
+        normals = normals.gather(3, picked)
         share, length = (x.reshape(-1, 1, x.shape[-1]) for x in self._shares())
         decay = _decays(in_order, length)
         # All of the variance is new in the first slot.
@@ -221,26 +266,31 @@ def filter_residuals(
     """
     share, length = (x.reshape(-1, 1, x.shape[-1]) for x in (share, length))
     decay = _decays(times, length)
-    white = 1.0 - share
+    kept = (decay**2).unbind(2)
+    fresh = (share.unsqueeze(1) * (1.0 - decay**2)).unbind(2)
+    decays, seen = decay.unsqueeze(1).unbind(3), mask.unbind(2)
     mean = torch.zeros_like(residuals[:, :, :, 0])
-    variance = share.expand_as(mask[:, :, 0])
-    means, variances = [], []
-    squares, logs = torch.zeros_like(mean), torch.zeros_like(variance)
-    for k in range(times.shape[-1]):
-        kept, seen = decay[:, :, k], mask[:, :, k]
-        mean = mean * kept.unsqueeze(1)
-        variance = share + (variance - share) * kept**2
-        total = variance + white
-        gain = seen * variance / total
-        innovation = (residuals[:, :, :, k] - mean) * seen.unsqueeze(1)
-        mean = mean + gain.unsqueeze(1) * innovation
-        squares = squares + innovation**2 / total.unsqueeze(1)
-        logs = logs + seen * torch.log(total)
-        variance = variance * (1.0 - gain)
+    variance = share.expand_as(seen[0])
+    means, variances, innovations, totals = [], [], [], []
+    for k, observed in enumerate(residuals.unbind(3)):
+        variance = torch.addcmul(fresh[k], variance, kept[k])
+        total = variance + (1.0 - share)
+        gain = seen[k] * variance / total
+        mean = mean * decays[k]
+        innovation = observed - mean
+        mean = torch.addcmul(mean, gain.unsqueeze(1), innovation)
+        variance = variance - gain * variance
         means.append(mean)
         variances.append(variance)
+        innovations.append(innovation)
+        totals.append(total)
+    every = torch.stack(totals, 2)
+    terms = mask.unsqueeze(1) * torch.stack(innovations, 3) ** 2 / every.unsqueeze(1)
     return ResidualFilter(
-        torch.stack(means, 3), torch.stack(variances, 2), squares, logs
+        torch.stack(means, 3),
+        torch.stack(variances, 2),
+        terms.sum(3),
+        (mask * torch.log(every)).sum(2),
     )
 
 

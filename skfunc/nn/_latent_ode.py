@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from skfunc._shapes import Float
 from skfunc.nn._channel_noise import ChannelNoise
+from skfunc.nn._label_heads import LabelHeads
 from skfunc.nn._latent_ode_encoder import (
     AutonomousField,
     BackwardEncoder,
@@ -67,6 +69,8 @@ class LatentODENetwork(nn.Module):
         Numbers that the classes are read from besides.
     classifier_layer_sizes : sequence of int, default=()
         Hidden widths of what reads the classes.
+    n_heads : int, default=1
+        How many networks read the classes.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class LatentODENetwork(nn.Module):
         n_classes: int = 0,
         n_summaries: int = 0,
         classifier_layer_sizes: Sequence[int] = (),
+        n_heads: int = 1,
     ) -> None:
         super().__init__()
         self.latent_size, self.n_steps = latent_size, n_steps
@@ -115,10 +120,15 @@ class LatentODENetwork(nn.Module):
             self.rates = Perceptron(
                 latent_size, n_channels, decoder_layer_sizes, activation
             )
-        self.classifier: nn.Module | None = None
+        self.heads: nn.Module | None = None
         if n_classes:
-            self.classifier = Perceptron(
-                latent_size + n_summaries, n_classes, classifier_layer_sizes, activation
+            self.heads = LabelHeads(
+                latent_size,
+                n_summaries,
+                n_classes,
+                classifier_layer_sizes,
+                n_heads,
+                activation,
             )
 
     def path(self, start: Float[Tensor, "members rows size"], end: float) -> CubicPath:
@@ -145,19 +155,18 @@ class LatentODENetwork(nn.Module):
         self,
         starts: Float[Tensor, "members draws rows size"],
         summaries: Float[Tensor, "members rows summaries"],
-    ) -> Float[Tensor, "members draws rows classes"]:
-        """Return the logits of the classes for initial states."""
-        assert self.classifier is not None
-        draws, rows = starts.shape[1:3]
-        told = summaries.unsqueeze(1).expand(-1, draws, -1, -1)
-        x = torch.cat([starts, told], -1).flatten(1, 2)
-        return self.classifier(x).unflatten(1, (draws, rows))
+        dropout: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "members heads_draws rows classes"]:
+        """Return the logits of every head for every initial state."""
+        assert self.heads is not None
+        return self.heads(starts, summaries, dropout)
 
     def log_likelihood(
         self,
         starts: Float[Tensor, "members draws rows size"],
         series: SeriesBatch,
         kept_share: float = 1.0,
+        learning_lag: int | None = None,
     ) -> Float[Tensor, "members draws rows"]:
         """Return log densities of the observations, and their times, given states.
 
@@ -179,7 +188,10 @@ class LatentODENetwork(nn.Module):
         if self.decoder is not None:
             mean = self.decode(z).unflatten(1, (draws, rows))
             residuals = series.values.unsqueeze(1) - mean
-            total = self.noise.log_density(times, residuals, series.mask)
+            density = self.noise.log_density
+            if learning_lag is not None:
+                density = partial(self.noise.learning_density, lag=learning_lag)
+            total = density(times, residuals, series.mask)
         if self.rates is None:
             return total
         intensity = kept_share * self.intensity(z).unflatten(1, (draws, rows))
@@ -221,7 +233,8 @@ class LatentODENetwork(nn.Module):
         """
         draws, rows = starts.shape[1:3]
         mask = series.mask * series.read.unsqueeze(-1)
-        times = torch.where(mask.amax(-1) > 0, series.times, 0.0)
+        used = mask.amax(-1) > 0
+        times = torch.where(used, series.times, 0.0)
         asked = torch.cat([times, wanted], -1) if self.noise.correlated else wanted
         path = self.path(starts.flatten(1, 2), max(1.0, float(asked.amax())))
         repeated = asked.unsqueeze(1).expand(-1, draws, -1, -1).flatten(1, 2)
@@ -237,7 +250,10 @@ class LatentODENetwork(nn.Module):
             lasting, spread = self.noise.condition(times, residuals, mask, wanted)
             return mean + lasting, white + spread
         # Matheron's rule: a draw without observations, corrected by them.
-        drawn = self.noise.draw(asked, normals[:, :, :, :-slots])
+        # Slots without any observation come last, where they change no other.
+        last = asked.amax() + 1.0
+        drawn_at = torch.cat([torch.where(used, times, last), wanted], -1)
+        drawn = self.noise.draw(drawn_at, normals[:, :, :, :-slots])
         fresh = torch.sqrt(white[:, :1, :1]).unsqueeze(1) * normals[:, :, :, -slots:]
         residuals = residuals - drawn[:, :, :, :slots] - fresh
         lasting, _ = self.noise.condition(times, residuals, mask, wanted)
@@ -251,10 +267,11 @@ def series_lower_bound(
     noise: Float[Tensor, "members draws rows size"],
     divergence_weight: float = 1.0,
     kept_share: float = 1.0,
+    learning_lag: int | None = None,
 ) -> Float[Tensor, "members rows"]:
     """Return the evidence lower bound of each row, by draws of standard noise."""
     starts = posterior.starts(noise)
-    expected = network.log_likelihood(starts, series, kept_share).mean(1)
+    expected = network.log_likelihood(starts, series, kept_share, learning_lag).mean(1)
     return expected - divergence_weight * posterior.divergence()
 
 

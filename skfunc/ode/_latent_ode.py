@@ -183,8 +183,9 @@ class LatentODE(EventFit):
         shape = (1, check_integer("n_samples", n_samples), self._latent_size)
         starts = torch.as_tensor(rng.normal(size=shape))
         inner = self._checked_times(self.times_ if times is None else times)
-        path = self._answers().at(starts, np.tile(inner, (shape[1], 1)))[0]
-        path = path + self._noise_std() * rng.normal(size=path.shape)
+        answers = self._answers()
+        path = answers.at(starts, np.tile(inner, (shape[1], 1)))[0]
+        path = path + answers.noise_draws(inner, rng.normal(size=(2, *path.shape)))
         return self._shaped(path * self.channel_scale_ + self.channel_mean_, None)
 
     def score_samples(self, X: Any) -> Array:

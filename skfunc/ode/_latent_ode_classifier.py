@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,21 +13,34 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from skfunc._validation import check_option, check_real, check_shape, check_sizes
+from skfunc._validation import (
+    check_integer,
+    check_option,
+    check_real,
+    check_shape,
+    check_sizes,
+)
 from skfunc.base import FunctionClassifierMixin
 from skfunc.ode._latent_ode_documentation import document_series
 from skfunc.ode._latent_ode_rates import RateMethods
 from skfunc.ode._latent_ode_summaries import (
+    N_QUANTILES,
     PER_CHANNEL,
-    scaled_summaries,
+    normal_scores,
     summarize,
     summary_moments,
+    summary_quantiles,
 )
-from skfunc.ode._latent_ode_training import Labels
+from skfunc.ode._latent_ode_training import Labels, SeriesTraining
 from skfunc.ode._panel import PaddedSeries
 from skfunc.predictive import Categorical
 
 Array = NDArray[np.float64]
+
+# Steps without progress after which training ends, and the fewest epochs of them.
+_PATIENCE_STEPS, _FEWEST_PATIENT_EPOCHS = 200, 8
+# A summary's score farther from its mean than so many deviations is moved there.
+_FARTHEST = 5.0
 
 
 @document_series
@@ -41,24 +56,30 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
     label_weight : float, default=1.0
         Weight of the labels' cross-entropy, per series, beside the negative bound of
         the series, per observed value.
-    classifier_layer_sizes : int or sequence of int, default=()
-        Hidden widths of what reads the class. () makes it linear.
+    classifier_layer_sizes : int or sequence of int, default=(64,)
+        Hidden widths of each head, a network that reads the class. () makes it affine.
+    n_heads : int, default=8
+        Heads, whose probabilities are averaged.
+    classifier_dropout : float, default=0.5
+        Share of the summaries, and of the heads' hidden units, that are left out in a
+        step of training, at most 0.95.
     summaries : bool, default=True
         Whether the class is also read from summaries of each channel: whether and how
         often it was observed, its mean, least, largest, first and last value, their
-        standard deviation and slope, when the last was; and how far each of these is
-        from its mean. So what is constant in a series, or missing, or unusual, tells
-        as well.
-    summary_dropout : float, default=0.5
-        Share of the summaries that are left out in a step of training, at most 0.95.
+        standard deviation and slope, when the last was, its mean and number of values
+        in the last quarter of the window; each mapped to a normal distribution, and how
+        far it is from the middle of that. So what is constant in a series, or missing,
+        or unusual, tells as well.
     {parameters}
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    summary_mean_, summary_scale_ : ndarray of shape (n_summaries,)
-        What summaries are standardized by.
+    summary_quantiles_ : ndarray of shape (49, n_summaries)
+        Quantiles by which summaries are mapped to a normal distribution.
+    summary_mean_, summary_scale_ : ndarray of shape (2 * n_summaries,)
+        What the mapped summaries, then their distances, are standardized by.
     {attributes}
 
     See Also
@@ -73,9 +94,13 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
     .. math:: -\frac{\mathrm{ELBO}}{\text{observed values}}
         - w \log E_q \big[ p(y \mid z_0, \text{summaries}) \big],
 
-    with w the `label_weight` [2]_; the bound is that of `LatentODE`. Held-out series
-    are judged by their labels alone. Probabilities average over draws of z0, the same
-    draws for all series; `return_std` gives their standard deviation over the draws.
+    with w the `label_weight` [2]_ and the mean of the second term over the heads; the
+    bound is that of `LatentODE`. Held-out series are judged by their labels alone;
+    there are at least 50 of them, or a fifth of all. Training ends after
+    `n_iter_no_change` epochs without progress, or as many as make 200 steps if those
+    are fewer, but not before eight. Probabilities average over heads and draws of z0,
+    the same draws for all series; `return_std` gives their standard deviation over
+    both.
 
     Training draws latent states and gaps at random, so that a weight of a series would
     not be the same as copies of it: there is no `sample_weight`.
@@ -107,9 +132,10 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         self,
         *,
         label_weight: float = 1.0,
-        classifier_layer_sizes: Sequence[int] = (),
+        classifier_layer_sizes: Sequence[int] = (64,),
+        n_heads: int = 8,
+        classifier_dropout: float = 0.5,
         summaries: bool = True,
-        summary_dropout: float = 0.5,
         times: ArrayLike | None = None,
         n_channels: int = 1,
         window: tuple[float, float] | None = None,
@@ -121,6 +147,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         hidden_layer_sizes: Sequence[int] = (64, 64),
         decoder_layer_sizes: Sequence[int] = (),
         activation: str = "silu",
+        noise: str = "ou",
         periods: ArrayLike | Literal["auto"] | None = "auto",
         n_steps: int | Literal["auto"] = "auto",
         n_draws: int = 32,
@@ -149,6 +176,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
             hidden_layer_sizes=hidden_layer_sizes,
             decoder_layer_sizes=decoder_layer_sizes,
             activation=activation,
+            noise=noise,
             periods=periods,
             n_steps=n_steps,
             n_draws=n_draws,
@@ -167,8 +195,9 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         )
         self.label_weight = label_weight
         self.classifier_layer_sizes = classifier_layer_sizes
+        self.n_heads = n_heads
+        self.classifier_dropout = classifier_dropout
         self.summaries = summaries
-        self.summary_dropout = summary_dropout
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -176,8 +205,9 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         check_sizes(
             "classifier_layer_sizes", self.classifier_layer_sizes, allow_empty=True
         )
+        check_integer("n_heads", self.n_heads)
+        check_real("classifier_dropout", self.classifier_dropout, 0, 0.95)
         check_option("summaries", self.summaries, (True, False))
-        check_real("summary_dropout", self.summary_dropout, 0, 0.95)
 
     def fit(self, X: Any, y: ArrayLike) -> LatentODEClassifier:
         """Fit the model to series and their labels.
@@ -218,11 +248,20 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         self.classes_ = classes
         self._learn_scales(series)
         summaries = self._summaries(series)
-        self.summary_mean_, self.summary_scale_ = summary_moments(summaries)
-        told = self._scaled_summaries(summaries)
-        labels = Labels(positions, told, float(self.summary_dropout))
+        self.summary_quantiles_ = summary_quantiles(summaries)
+        scores = normal_scores(summaries, self.summary_quantiles_)
+        self.summary_mean_, self.summary_scale_ = summary_moments(scores)
+        told = self._scaled(summaries)
+        labels = Labels(positions, told, float(self.classifier_dropout))
         self._fit_series(series, check_random_state(self.random_state), labels)
         return self
+
+    def _options(self, series: PaddedSeries, seed: int) -> SeriesTraining:
+        options = super()._options(series, seed)
+        per_epoch = math.ceil(len(series) / options.batch_size)
+        most = max(_FEWEST_PATIENT_EPOCHS, math.ceil(_PATIENCE_STEPS / per_epoch))
+        patience = min(options.n_iter_no_change, most)
+        return replace(options, n_iter_no_change=patience)
 
     def _read_labelled(self, X: Any, y: ArrayLike) -> tuple[PaddedSeries, Any]:
         series = self._read(X, reset=True, y=y)
@@ -234,12 +273,14 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
     def _summaries(self, series: PaddedSeries) -> Array:
         if not self.summaries:
             return np.zeros((len(series), 0))
-        return summarize(self._inner(series), self._context_end())
+        inner, window = self._inner(series), self._windows(series)
+        return summarize(inner, window, self._context_end())
 
-    def _scaled_summaries(self, summaries: Array) -> Array:
-        if not self.summaries:
-            return summaries
-        return scaled_summaries(summaries, self.summary_mean_, self.summary_scale_)
+    def _scaled(self, summaries: Array) -> Array:
+        """Return standardized normal scores of summaries, and their distances."""
+        scores = normal_scores(summaries, self.summary_quantiles_)
+        scaled = (scores - self.summary_mean_) / self.summary_scale_
+        return np.clip(scaled, -_FARTHEST, _FARTHEST)
 
     def _n_summaries(self) -> int:
         return PER_CHANNEL * self.n_channels_ if self.summaries else 0
@@ -251,12 +292,13 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
             "classifier_layer_sizes": check_sizes(
                 "classifier_layer_sizes", self.classifier_layer_sizes, allow_empty=True
             ),
+            "n_heads": int(self.n_heads),
         }
 
     def _categorical_of(self, X: ArrayLike, **options: Any) -> Categorical:
         check_is_fitted(self)
         series = self._read(X, reset=False)
-        told = self._scaled_summaries(self._summaries(series))
+        told = self._scaled(self._summaries(series))
         inner = self._inner(series)
         return Categorical(
             self._answers().class_probabilities(inner, self._windows(series), told)
@@ -291,7 +333,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
 
     @classmethod
     def _fitted_attributes(cls) -> tuple[str, ...]:
-        own = ("classes_", "summary_mean_", "summary_scale_")
+        own = ("classes_", "summary_quantiles_", "summary_mean_", "summary_scale_")
         return (*super()._fitted_attributes(), *own)
 
     def _check_fitted_state(self) -> None:
@@ -301,5 +343,7 @@ class LatentODEClassifier(FunctionClassifierMixin, RateMethods):
         if self._of_events:
             raise ValueError("a classifier is not fitted to events alone")
         super()._check_fitted_state()
+        n = self._n_summaries()
+        check_shape("summary_quantiles_", self.summary_quantiles_, (N_QUANTILES, n))
         for name in ("summary_mean_", "summary_scale_"):
-            check_shape(name, getattr(self, name), (self._n_summaries(),))
+            check_shape(name, getattr(self, name), (2 * n,))

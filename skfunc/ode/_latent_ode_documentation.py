@@ -32,6 +32,10 @@ _PARAMETERS = """times : array-like of shape (n_times,), default=None
     activation : str, default="silu"
         Activation of dynamics and decoder: "elu", "gelu", "identity", "logistic",
         "relu", "silu", "softplus" or "tanh".
+    noise : {"ou", "white"}, default="ou"
+        What is left of each channel around the path: an Ornstein-Uhlenbeck process,
+        which lasts for a while, and white noise; or white noise alone. What lasts is
+        interpolated between observations, and fades behind the last one.
     periods : array-like of shape (n_periods,), "auto" or None, default="auto"
         Periods of the rotations, in one pair of coordinates of the state each, that the
         dynamics start with. A path that goes around many times is not found from a
@@ -102,6 +106,9 @@ _ATTRIBUTES = """times_ : ndarray of shape (n_times,)
         Steps of the solver in the window.
     periods_ : ndarray of shape (n_periods,) or None
         Periods of the rotations that the dynamics started with.
+    noise_std_, noise_share_, noise_length_ : ndarray of shape (n_channels,)
+        Deviation of the noise in units of X, the share of its variance that lasts, and
+        the time after which what lasts has a correlation of 1/e.
     draw_seed_ : int
         Seed of the draws that all series share.
     n_features_in_ : int

@@ -15,6 +15,8 @@ from skfunc.training import TrainingResult, resolve_device, thread_limits
 
 # Series from which "auto" keeps some out: fewer would be too few to judge by.
 _FEWEST_SERIES_TO_SPLIT = 40
+# A label says less than a series: as many held-out ones judge, or a share of all.
+_LABELS_TO_JUDGE, _LARGEST_JUDGING_SHARE = 50, 0.2
 # Series up to which a fit on the CPU is in double precision.
 _FEW_SERIES = 64
 # Share of the epochs over which the divergence's weight rises.
@@ -95,6 +97,9 @@ class SeriesFit(BaseLatentODE):
         if self.early_stopping == "auto" and n_series < _FEWEST_SERIES_TO_SPLIT:
             return held_out
         n_held_out = max(1, round(float(self.validation_fraction) * n_series))
+        if labels is not None:
+            most = round(_LARGEST_JUDGING_SHARE * n_series)
+            n_held_out = max(n_held_out, min(_LABELS_TO_JUDGE, most))
         n_held_out = min(n_held_out, n_series - 1)
         order = random_state.permutation(n_series)
         if labels is None:

@@ -12,6 +12,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skfunc._validation import check_integer
+from skfunc.nn import ChannelNoise
 from skfunc.ode._latent_ode_documentation import document_series
 from skfunc.ode._latent_ode_fit import SeriesFit
 from skfunc.ode._panel import PaddedSeries, Panel, is_ragged
@@ -48,7 +49,6 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
         mean = self._shaped(mean * self.channel_scale_ + self.channel_mean_, lengths)
         if not return_std:
             return mean
-        variance = variance + self._noise_std() ** 2
         return mean, self._shaped(np.sqrt(variance) * self.channel_scale_, lengths)
 
     def impute(self, X: Any) -> Any:
@@ -81,7 +81,7 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
         n_samples: int = 1,
         random_state: int | np.random.RandomState | None = 0,
     ) -> Any:
-        """Draw paths that series may have followed, without noise.
+        """Draw paths that series may have followed, without white noise.
 
         Parameters
         ----------
@@ -100,22 +100,45 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
         """
         check_is_fitted(self)
         shape = (check_integer("n_samples", n_samples), self._latent_size)
-        noise = torch.as_tensor(check_random_state(random_state).normal(size=shape))
+        rng = check_random_state(random_state)
+        noise = torch.as_tensor(rng.normal(size=shape))
+        seed = int(rng.randint(2**31 - 1))
         series, wanted, lengths = self._wanted(X, times)
-        paths = np.concatenate(
-            [
-                chunk
-                for _, chunk in self._answers().paths(
-                    series, self._windows(series), wanted, noise
-                )
-            ],
-            axis=1,
+        chunks = self._answers().observations(
+            series, self._windows(series), wanted, noise, seed
         )
+        paths = np.concatenate([chunk for _, chunk, _ in chunks], axis=1)
         paths = paths * self.channel_scale_ + self.channel_mean_
         shaped = [self._shaped(path, lengths) for path in paths]
         if lengths is None:
             return np.stack(shaped, axis=-1)
         return [np.stack(series, axis=-1) for series in zip(*shaped, strict=True)]
+
+    @property
+    def noise_std_(self) -> Array:
+        """Deviation of each channel's noise, in units of X; (n_channels,)."""
+        return self._noise()().numpy()[0] * self.channel_scale_
+
+    @property
+    def noise_share_(self) -> Array:
+        """Share of each channel's noise variance that lasts; zero if none does."""
+        noise = self._noise()
+        if not noise.correlated:
+            return np.zeros(self.n_channels_)
+        return noise.share().numpy()[0]
+
+    @property
+    def noise_length_(self) -> Array:
+        """Time after which the part that lasts has a correlation of 1/e."""
+        noise = self._noise()
+        if not noise.correlated:
+            return np.zeros(self.n_channels_)
+        return noise.length().numpy()[0] * np.diff(self.window_)[0]
+
+    def _noise(self) -> ChannelNoise:
+        check_is_fitted(self)
+        self._check_values()
+        return self._answers().network.noise.requires_grad_(False)
 
     def _checked_times(self, times: ArrayLike) -> Array:
         """Return times in units of the window."""
@@ -150,14 +173,16 @@ class SeriesMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesFit
     def _moments(
         self, X: Any, times: ArrayLike | None
     ) -> tuple[Array, Array, list[int] | None]:
-        """Return means and variances over draws, (rows, times, channels)."""
+        """Return means and variances of observations, (rows, times, channels)."""
         check_is_fitted(self)
         series, wanted, lengths = self._wanted(X, times)
         mean = np.empty((*wanted.shape, self.n_channels_))
         variance = np.empty_like(mean)
         answers = self._answers()
-        for rows, paths in answers.paths(series, self._windows(series), wanted):
-            mean[rows], variance[rows] = paths.mean(axis=0), paths.var(axis=0)
+        windows = self._windows(series)
+        for rows, means, around in answers.observations(series, windows, wanted):
+            mean[rows] = means.mean(axis=0)
+            variance[rows] = means.var(axis=0) + around
         return mean, variance, lengths
 
     def _shaped(

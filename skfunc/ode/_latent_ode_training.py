@@ -63,7 +63,7 @@ class Labels:
     summaries : ndarray of shape (rows, summaries)
         Standardized numbers that the classes are read from besides the latent state.
     left_out : float
-        Share of them that are left out in a step of training.
+        Share of them, and of hidden units, that are left out in a step of training.
     """
 
     positions: NDArray[np.intp]
@@ -89,6 +89,7 @@ class _Objective:
         self.left_out = left_out
         self.latent_size = latent_size
         self.generator = torch.Generator(options.device).manual_seed(options.seed)
+        self.lags = torch.Generator().manual_seed(options.seed)
         judging = torch.Generator().manual_seed(options.seed)
         draws = torch.randn(
             1, _JUDGING_DRAWS // 2, 1, latent_size, generator=judging
@@ -99,6 +100,12 @@ class _Objective:
 
     def on_epoch_begin(self) -> None:
         self.n_epochs += 1
+
+    def _lag(self, series: SeriesBatch) -> int:
+        """Draw a lag, of 1 slot or of all as likely as of any share between."""
+        most = math.log(max(2, series.times.shape[-1]))
+        drawn = torch.rand((), generator=self.lags)
+        return int(math.exp(most * float(drawn)))
 
     def _series(self, batch: Sequence[Tensor]) -> SeriesBatch:
         times, values, mask, window = batch[:4]
@@ -111,10 +118,9 @@ class _Objective:
         seen = self._uniform(series.read) >= share
         return series._replace(read=series.read * seen)
 
-    def _thinned(self, summaries: Tensor) -> Tensor:
-        """Leave out some summaries of each row; the others count for them."""
-        kept = self._uniform(summaries) >= self.left_out
-        return summaries * kept / (1.0 - self.left_out)
+    def _thinned(self, x: Tensor) -> Tensor:
+        """Leave out some of the numbers; the others count for them."""
+        return x * (self._uniform(x) >= self.left_out) / (1.0 - self.left_out)
 
     def _uniform(self, like: Tensor) -> Tensor:
         return torch.rand(
@@ -132,14 +138,19 @@ class _Objective:
             dtype=series.times.dtype,
             device=series.times.device,
         )
-        if len(batch) > 4:
-            batch = [*batch[:-1], self._thinned(batch[-1])]
         rising = self.options.divergence_warmup * self.options.max_iter
         weight = min(1.0, self.n_epochs / rising) if rising > 0 else 1.0
-        bound, labels = self._terms(
-            module, batch, series, noise, weight * self.options.beta
+        bound, logs = self._terms(
+            module,
+            batch,
+            series,
+            noise,
+            weight * self.options.beta,
+            self._lag(series),
+            self._thinned,
         )
-        return self.options.label_weight * labels - bound
+        # Every head learns by itself.
+        return -bound - self.options.label_weight * logs.mean(1)
 
     def held_out_loss(
         self, module: nn.Module, batch: Sequence[Tensor]
@@ -147,8 +158,11 @@ class _Objective:
         series = self._series(batch)
         members, rows = series.times.shape[:2]
         noise = self.judging.expand(members, _JUDGING_DRAWS, rows, self.latent_size)
-        bound, labels = self._terms(module, batch, series, noise, self.options.beta)
-        return -bound if len(batch) == 4 else labels
+        bound, logs = self._terms(module, batch, series, noise, self.options.beta)
+        if len(batch) == 4:
+            return -bound
+        # The probability of a label is its mean over heads and draws.
+        return math.log(logs.shape[1]) - logs.logsumexp(1)
 
     def _terms(
         self,
@@ -157,21 +171,27 @@ class _Objective:
         series: SeriesBatch,
         noise: Tensor,
         weight: float,
+        lag: int = 0,
+        dropout: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the bound per observed value, and the loss of the labels."""
+        """Return the bound per observed value, and log probabilities of the labels.
+
+        The latter are those of every head for every draw, (members, heads * draws,
+        rows).
+        """
         assert isinstance(module, LatentODENetwork)
         posterior = module.encoder(series)
-        bound = series_lower_bound(module, series, posterior, noise, weight)
+        bound = series_lower_bound(
+            module, series, posterior, noise, weight, learning_lag=lag
+        )
         bound = bound / self.mean_count
         if len(batch) == 4:
-            return bound, torch.zeros_like(bound)
+            return bound, torch.zeros_like(bound).unsqueeze(1)
         positions, summaries = batch[4:]
-        logits = module.class_logits(posterior.starts(noise), summaries)
-        # The probability of a label is its mean over the draws.
-        logs = functional.log_softmax(logits, -1).logsumexp(1) - math.log(
-            noise.shape[1]
-        )
-        return bound, -logs.gather(-1, positions.unsqueeze(-1)).squeeze(-1)
+        logits = module.class_logits(posterior.starts(noise), summaries, dropout)
+        logs = functional.log_softmax(logits, -1)
+        index = positions[:, None, :, None].expand(*logs.shape[:-1], 1)
+        return bound, logs.gather(-1, index).squeeze(-1)
 
 
 def train_series(
@@ -308,7 +328,7 @@ class SeriesAnswers:
     def class_probabilities(
         self, series: PaddedSeries, window: Array, summaries: Array
     ) -> Array:
-        """Return the probabilities of the classes for every draw, (draws, rows, c)."""
+        """Return probabilities by every head and draw, (heads * draws, rows, c)."""
         parts = []
         with torch.no_grad():
             for rows, batch in self._chunks(series, window, 1):
@@ -339,6 +359,41 @@ class SeriesAnswers:
                 starts = self.network.encoder(batch).starts(noise[None, :, None])[0]
                 yield rows, self.at(starts, times[rows], what=what)
 
+    def observations(
+        self,
+        series: PaddedSeries,
+        window: Array,
+        times: Array,
+        noise: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Iterator[tuple[slice, Array, Array]]:
+        """Yield chunks of what can be said of values at times (rows, times).
+
+        Each is the means for every draw, (draws, rows, times, channels), and the
+        variances around them, (rows, times, channels). With a seed the means are draws
+        of noise that lasts as well, the same ones for all series.
+        """
+        noise = self.noise if noise is None else noise
+        normals = None
+        slots, n_times = series.times.shape[1], times.shape[1]
+        if seed is not None:
+            rng = np.random.default_rng(seed)
+            shape = (len(noise), series.values.shape[2])
+            at_times = rng.normal(size=(n_times, *shape))
+            # Slots lead, so that the first ones do not depend on how many there are.
+            lasting, white = np.moveaxis(rng.normal(size=(slots, 2, *shape)), 1, 0)
+            drawn = np.concatenate([lasting, at_times, white])
+            normals = torch.as_tensor(np.moveaxis(drawn, 0, 1)[None, :, None])
+        with torch.no_grad():
+            for rows, batch in self._chunks(series, window, n_times + slots):
+                starts = self.network.encoder(batch).starts(noise[None, :, None])
+                wanted = torch.as_tensor(times[rows]).unsqueeze(0)
+                told = None
+                if normals is not None:
+                    told = normals.expand(-1, -1, starts.shape[2], -1, -1)
+                mean, variance = self.network.observations(starts, batch, wanted, told)
+                yield rows, mean[0].numpy(), variance[0].numpy()
+
     def at(self, starts: Tensor, times: Array, *, what: str = "values") -> Array:
         """Return paths from states (draws, rows, size) at times (rows, times)."""
         draws, rows, _ = starts.shape
@@ -354,6 +409,19 @@ class SeriesAnswers:
             else:
                 y = self.network.decode(path.at(wanted))
         return y[0].unflatten(0, (draws, rows)).numpy()
+
+    def noise_draws(self, times: Array, normals: Array) -> Array:
+        """Return draws of noise at times (times,), out of (2, draws, times, channels).
+
+        The first half makes what lasts, the second white noise.
+        """
+        noise = self.network.noise
+        lasting, white = torch.as_tensor(normals)[:, None, :, None]
+        with torch.no_grad():
+            drawn = torch.sqrt(noise.white_variance()).reshape(-1) * white
+            if noise.correlated:
+                drawn = drawn + noise.draw(torch.as_tensor(times)[None, None], lasting)
+        return drawn[0, :, 0].numpy()
 
 
 def opposite_draws(n_draws: int, size: int, seed: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from skfunc.nn import draw_module
-from skfunc.nn._channel_noise import ChannelNoise
+from skfunc.nn._channel_noise import ChannelNoise, ordered
 
 N_DRAWS, N_ROWS, N_SLOTS, N_CHANNELS = 2, 3, 7, 2
 
@@ -124,3 +124,46 @@ def test_white_noise_is_the_product_of_normals(data):
     found = module.log_density(*tensors(times, residuals, mask))[0]
     np.testing.assert_allclose(found, (terms * mask).sum((-2, -1)), atol=1e-9)
     assert module.white_variance().numpy() == pytest.approx(std**2)
+
+
+def test_pairs_are_bivariate_normals(noise, data):
+    times, residuals, mask = data
+    scaled = residuals * mask
+    in_order = ordered(*tensors(times, mask))
+    found = noise._pair_density(in_order, *tensors(scaled, mask), 2)[0].numpy()
+    share, length = noise.share().numpy(), noise.length().numpy()
+    expected = np.zeros((N_DRAWS, N_ROWS))
+    for draw, row, c, i in np.ndindex(N_DRAWS, N_ROWS, N_CHANNELS, N_SLOTS - 2):
+        if not mask[row, i, c] * mask[row, i + 2, c]:
+            continue
+        r = share[c] * np.exp(-(times[row, i + 2] - times[row, i]) / length[c])
+        pair = residuals[draw, row, [i, i + 2], c]
+        both = multivariate_normal.logpdf(pair, np.zeros(2), [[1, r], [r, 1]])
+        alone = multivariate_normal.logpdf(pair, np.zeros(2), np.eye(2))
+        expected[draw, row] += both - alone
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert np.abs(expected[:, 0]).max() > 0.01
+
+
+def test_the_path_learns_as_if_noise_were_white(noise, data):
+    times, residuals, mask = tensors(*data)
+    for parameter in noise.parameters():
+        parameter.requires_grad_(True)
+    path = residuals.requires_grad_(True)
+    std = noise()
+    terms = -0.5 * (path / std) ** 2 - torch.log(std) - 0.5 * np.log(2 * np.pi)
+    white = (terms * mask.unsqueeze(1)).sum((-2, -1))
+    found = noise.learning_density(times, path, mask, 2)
+    torch.testing.assert_close(found, white)
+    learned = (path, noise.log_std)
+    expected = torch.autograd.grad(white.sum(), learned)
+    taught = torch.autograd.grad(found.sum(), learned, retain_graph=True)
+    torch.testing.assert_close(taught, expected)
+    # What lasts learns from the pairs alone.
+    lasting = (noise.share_logit, noise.log_length)
+    scaled = torch.where(mask.unsqueeze(1) > 0, path / std, 0.0).detach()
+    pairs = noise._pair_density(ordered(times, mask), scaled, mask, 2)
+    expected = torch.autograd.grad(pairs.sum(), lasting)
+    taught = torch.autograd.grad(found.sum(), lasting)
+    torch.testing.assert_close(taught, expected)
+    assert all(x.any() for x in taught)

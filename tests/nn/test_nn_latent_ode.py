@@ -324,13 +324,15 @@ def test_gaps_skip_what_is_not_read():
 
 
 def test_class_logits():
-    module = network(n_classes=3, n_summaries=2)
+    module = network(n_classes=3, n_summaries=2, classifier_layer_sizes=(4,), n_heads=2)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        module.heads.layers[0].weight.normal_(generator=generator)
     starts, told = normal(1, 4, 5, 2), normal(1, 5, 2, seed=1)
     logits = module.class_logits(starts, told)
-    assert logits.shape == (1, 4, 5, 3)
-    layer = module.classifier.layers[0]
-    one = torch.cat([starts[0, 2, 3], told[0, 3]]) @ layer.weight + layer.bias
-    np.testing.assert_allclose(logits[0, 2, 3], one)
+    assert logits.shape == (1, 8, 5, 3)
+    one = module.class_logits(starts[:, 2:3, 3:4], told[:, 3:4])
+    np.testing.assert_allclose(logits[:, 2::4, 3:4], one, rtol=1e-12)
     for part in module.modules():
         for name, value in list(part._parameters.items()):
             part._parameters[name] = value.detach().unsqueeze(0)

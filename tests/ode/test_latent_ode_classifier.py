@@ -9,7 +9,14 @@ from sklearn.model_selection import cross_val_score
 import skfunc
 from skfunc import LatentODEClassifier
 from skfunc.ode import Panel
-from skfunc.ode._latent_ode_summaries import scaled_summaries, summarize
+from skfunc.ode._latent_ode_summaries import (
+    N_QUANTILES,
+    PER_CHANNEL,
+    normal_scores,
+    summarize,
+    summary_quantiles,
+)
+from skfunc.ode._latent_ode_training import Labels
 from skfunc.ode._panel import padded
 
 TIMES = np.linspace(0, 6, 16)
@@ -81,6 +88,38 @@ class TestLabels:
         proba = fitted.predict_proba(X)
         assert np.isfinite(proba).all()
         assert proba[1].max() < proba[[0, 2]].max(1).min()
+
+    def test_heads(self):
+        X, y = turns(n=30)
+        options = SMALL | {"max_iter": 8}
+        model = LatentODEClassifier(times=TIMES, n_heads=3, **options).fit(X, y)
+        draws = model.sample_proba(X[:4], 500)
+        # Draws of heads and of initial states.
+        assert len(np.unique(draws[0, 0])) > SMALL["n_draws"]
+        affine = LatentODEClassifier(
+            times=TIMES, classifier_layer_sizes=(), n_heads=1, **options
+        ).fit(X, y)
+        assert affine.parameters_.size < model.parameters_.size
+        deep = LatentODEClassifier(
+            times=TIMES, classifier_layer_sizes=(5, 4), n_heads=2, **options
+        ).fit(X, y)
+        for each in (affine, deep):
+            np.testing.assert_allclose(each.predict_proba(X).sum(1), 1)
+
+    def test_how_many_judge_and_how_long(self):
+        X, y = turns(n=60)
+        model = LatentODEClassifier(times=TIMES, **SMALL)
+        model.set_params(early_stopping=True, n_iter_no_change=1000, max_iter=1)
+        model.fit(X, y)
+        series = model._read(X, reset=False)
+        judges = model._held_out(
+            60, np.random.RandomState(0), Labels((y == "up").astype(int), X, 0)
+        )
+        assert judges.sum() == 12 and (y[judges] == "up").sum() == 6
+        # Two steps in an epoch, 200 without progress at most.
+        assert model._options(series, 0).n_iter_no_change == 100
+        model.set_params(n_iter_no_change=5)
+        assert model._options(series, 0).n_iter_no_change == 5
 
     def test_what_is_missing_tells(self):
         rng = np.random.default_rng(0)
@@ -181,34 +220,63 @@ class TestForms:
         nan = np.nan
         panel = Panel(
             [
-                ([0.0, 0.2, 0.9], [[1.0, nan], [3.0, 2.0], [-1.0, nan]]),
+                ([0.0, 0.2, 0.8, 0.9], [[1, nan], [3, 2], [4, nan], [-1, nan]]),
                 ([0.5], [[nan, nan]]),
             ]
         )
-        told = summarize(padded(panel), np.inf).reshape(2, 10, 2)
-        deviation = np.std([1, 3, -1])
-        times = np.array([0.0, 0.2, 0.9]) - 1.1 / 3
-        slope = times @ [1, 3, -1] / (times @ times + 3 * 0.01)
+        window = np.tile([0.0, 1.0], (2, 1))
+        told = summarize(padded(panel), window, np.inf).reshape(2, PER_CHANNEL, 2)
+        values, times = np.array([1, 3, 4, -1]), np.array([0.0, 0.2, 0.8, 0.9])
+        since = times - times.mean()
+        slope = since @ values / (since @ since + 4 * 0.01)
+        of_all = [1.75, -1, 4, 1, -1, np.std(values), slope, 0.9]
         np.testing.assert_allclose(
             told[0].T,
             [
-                [1, np.log(4), 1, -1, 3, 1, -1, deviation, slope, 0.9],
-                [1, np.log(2), 2, 2, 2, 2, 2, 0, 0, 0.2],
+                [1, np.log(5), np.log(3), *of_all, 1.5],
+                [1, np.log(2), 0, 2, 2, 2, 2, 2, 0, 0, 0.2, nan],
             ],
         )
-        np.testing.assert_array_equal(told[1], 0)
-        early = summarize(padded(panel), 0.5).reshape(2, 10, 2)
-        np.testing.assert_allclose(early[0, 2:7, 0], [2, 1, 3, 1, 3])
-        np.testing.assert_allclose(early[0, 9], 0.2)
+        np.testing.assert_array_equal(told[1, :3], 0)
+        assert np.isnan(told[1, 3:]).all()
+        # The last quarter of what is read, for each window.
+        early = summarize(padded(panel), window, 0.5).reshape(2, PER_CHANNEL, 2)
+        np.testing.assert_allclose(early[0, 3:8, 0], [2, 1, 3, 1, 3])
+        assert early[0, 2, 0] == 0 and np.isnan(early[0, -1, 0])
+        short = summarize(padded(panel), window * 0.25, 0.25)
+        assert short.reshape(2, PER_CHANNEL, 2)[0, -1, 0] == 3
 
-    def test_distances_of_summaries_from_their_means(self):
-        told = np.random.default_rng(0).normal(size=(20_000, 2))
-        told[0] = [100.0, -100.0]
-        scaled = scaled_summaries(told, np.zeros(2), np.ones(2)) * 2
-        np.testing.assert_allclose(scaled.mean(0), 0, atol=0.03)
-        np.testing.assert_allclose(scaled.std(0), 1, atol=0.03)
-        np.testing.assert_allclose(scaled[0, :2], [4, -4])
-        np.testing.assert_allclose(scaled[0, 2], scaled[0, 3])
+    def test_summaries_become_normal(self):
+        rng = np.random.default_rng(0)
+        normal = rng.normal(size=20_000)
+        # A heavy tail, two values alone, one, and none at all.
+        told = np.column_stack([np.exp(3 * normal), normal > 0, 0 * normal, normal])
+        told[::2, 3] = np.nan
+        quantiles = summary_quantiles(told)
+        assert quantiles.shape == (N_QUANTILES, 4)
+        scores = normal_scores(told, quantiles)
+        near = np.abs(normal) < 2.5
+        np.testing.assert_allclose(scores[near, 0], normal[near], atol=0.1)
+        assert np.abs(scores).max() <= 3
+        low, high = np.unique(scores[:, 1])
+        assert low < -1 and high > 1
+        np.testing.assert_array_equal(scores[:, 2], 0)
+        np.testing.assert_array_equal(scores[::2, 3], 0)
+        # Their distances have mean 0, and a missing one is not far.
+        np.testing.assert_allclose(scores[:, [4, 7]].mean(0), 0, atol=0.03)
+        np.testing.assert_array_equal(scores[::2, 7], 0)
+        # Beyond all quantiles, and where a fit saw nothing.
+        far = normal_scores(np.array([[1e300, 2.0, -5.0, -1e300]]), quantiles)
+        np.testing.assert_allclose(far[0, :4], [3, 3, -3, -3])
+        unseen = summary_quantiles(np.full((3, 1), np.nan))
+        assert np.isfinite(normal_scores(np.ones((1, 1)), unseen)).all()
+
+    def test_summaries_by_any_monotone_scale(self):
+        rng = np.random.default_rng(1)
+        told = rng.normal(size=(400, 1))
+        scores = normal_scores(told, summary_quantiles(told))
+        other = normal_scores(np.exp(told), summary_quantiles(np.exp(told)))
+        np.testing.assert_allclose(scores, other, atol=0.05)
 
     def test_unusual_on_either_side(self):
         rng = np.random.default_rng(0)
@@ -230,7 +298,10 @@ class TestForms:
         with pytest.raises(ValueError, match="label_weight must be a number"):
             model.set_params(label_weight=-1).fit(X, y)
         model.set_params(label_weight=1.0)
-        with pytest.raises(ValueError, match="summary_dropout must be a number"):
-            model.set_params(summary_dropout=1.0).fit(X, y)
+        with pytest.raises(ValueError, match="classifier_dropout must be a number"):
+            model.set_params(classifier_dropout=1.0).fit(X, y)
+        model.set_params(classifier_dropout=0.5)
+        with pytest.raises(ValueError, match="n_heads must be"):
+            model.set_params(n_heads=0).fit(X, y)
         with pytest.raises(ValueError, match="none of the classes"):
             fitted.log_prob(X, np.repeat("sideways", 6))
