@@ -37,8 +37,6 @@ N_HOURS, HIDDEN_SHARE, TEST_SHARE = 48, 0.2, 0.2
 TASKS = ("filling", "mortality")
 RATES = (1e-3, 5e-3)
 WIDTH, BATCH = 64, 100
-# Chosen, as the classifier's other options, by parts of the training stays of split 0.
-LABEL_EPOCHS = 12
 CUTS = (0.05, 99.95)
 
 
@@ -248,9 +246,7 @@ def foretell(values, static, deaths, train, test, quick) -> list[dict]:
             LatentODEClassifier(
                 times=np.arange(N_HOURS) + 0.5,
                 n_channels=n_channels,
-                label_weight=0.2,
-                early_stopping=False,
-                max_iter=1 if quick else LABEL_EPOCHS,
+                max_iter=1 if quick else "auto",
                 random_state=0,
             ),
             flat,
