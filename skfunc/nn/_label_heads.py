@@ -82,8 +82,10 @@ class LabelHeads(nn.Module):
         self.states = HeadLinear(n_heads, n_states, widths[0], gains[0])
         self.summaries = HeadLinear(n_heads, n_summaries, widths[0], gains[0])
         self.layers = nn.ModuleList(
-            HeadLinear(n_heads, *sizes, gain)
-            for *sizes, gain in zip(widths[:-1], widths[1:], gains[1:], strict=True)
+            HeadLinear(n_heads, before, after, gain)
+            for before, after, gain in zip(
+                widths[:-1], widths[1:], gains[1:], strict=True
+            )
         )
 
     def forward(
