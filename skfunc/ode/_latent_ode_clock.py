@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from skfunc._validation import check_shape
+from skfunc.ode._kernel_sums import KernelSums
 
 Array = NDArray[np.float64]
 
@@ -27,9 +26,6 @@ _EM_STEPS = 200
 # models, drop components so.
 _LEAST_EVENTS = 2.0
 _LEAST_WEIGHT = 1e-6
-_SQRT_TWO_PI = math.sqrt(2.0 * math.pi)
-# Numbers that one chunk of kernel values holds.
-_CHUNK_NUMBERS = 2_000_000
 # Where the table of the inverse has points: on an even grid, and about every event, in
 # bandwidths.
 _TABLE = 1001
@@ -57,6 +53,7 @@ class EventClock:
     def __init__(self, centres: Array, bandwidths: Array, weights: Array) -> None:
         self.centres, self.bandwidths, self.weights = centres, bandwidths, weights
         self._table: tuple[Array, Array] | None = None
+        self._kernels: dict[float, KernelSums] = {}
 
     @classmethod
     def even(cls, n_bandwidths: int = 0) -> EventClock:
@@ -92,7 +89,7 @@ class EventClock:
         several = len(np.unique(streams)) > 1
         own = streams if several else np.arange(len(times))
         clock = cls(times, bandwidths, np.zeros(len(bandwidths) + 1))
-        densities = clock._components(times, own)
+        densities = clock._unseen(own)
         weights = np.full(densities.shape[1], 1.0 / densities.shape[1])
         least = np.full(len(weights), _LEAST_EVENTS)
         least[0] = 0.0
@@ -107,64 +104,43 @@ class EventClock:
         clock.weights /= clock.weights.sum()
         return clock
 
-    def _components(
-        self,
-        times: Array,
-        own: NDArray[np.intp] | None = None,
-        only: Array | None = None,
-    ) -> Array:
-        """Return the density of every component at times, (times, components).
+    def _sums(self, h: float) -> KernelSums:
+        if h not in self._kernels:
+            self._kernels[h] = KernelSums(np.sort(self.centres), h)
+        return self._kernels[h]
 
-        With `own`, kernels on events of the same stream are left out; with `only`,
-        components for which it is zero are not computed.
+    def _unseen(self, own: NDArray[np.intp]) -> Array:
+        """Return densities of the components at the centres, (centres, components).
+
+        Kernels on events with the same mark in ``own`` are left out.
         """
-        even = np.ones((len(times), 1))
-        if not len(self.centres):
-            return even
-        parts = []
-        step = max(1, _CHUNK_NUMBERS // len(self.centres))
-        for first in range(0, len(times), step):
-            rows = slice(first, first + step)
-            away = times[rows, None] - self.centres
-            counted = np.ones(away.shape)
-            if own is not None:
-                counted = (own[rows, None] != own).astype(float)
-            n = np.maximum(counted.sum(axis=1), 1.0)
-            chunk = np.empty((len(away), len(self.bandwidths)))
-            for j, h in enumerate(self.bandwidths):
-                if only is not None and not only[j + 1]:
-                    chunk[:, j] = 0.0
-                    continue
-                # Each kernel is cut at the window's ends, and keeps its mass.
-                mass = ndtr((1.0 - self.centres) / h) - ndtr(-self.centres / h)
-                kernel = np.exp(-0.5 * (away / h) ** 2) / (_SQRT_TWO_PI * h * mass)
-                chunk[:, j] = (kernel * counted).sum(axis=1) / n
-            parts.append(chunk)
-        return np.hstack([even, np.concatenate(parts)])
+        order = np.argsort(self.centres, kind="stable")
+        marks = own, own[order]
+        _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
+        n = np.maximum(len(own) - sizes[group], 1.0)
+        kernels = [self._sums(h).density(self.centres, marks) for h in self.bandwidths]
+        return np.column_stack([np.ones(len(own)), *(k / n for k in kernels)])
 
     def speed(self, times: Array) -> Array:
         """Return the density at times of any shape."""
         if not len(self.centres):
             return np.ones(times.shape)
-        flat = self._components(times.ravel(), only=self.weights) @ self.weights
-        return flat.reshape(times.shape)
+        flat = times.ravel()
+        density = np.full(len(flat), self.weights[0])
+        for h, weight in zip(self.bandwidths, self.weights[1:], strict=True):
+            if weight:
+                density += weight * self._sums(h).density(flat) / len(self.centres)
+        return density.reshape(times.shape)
 
     def at(self, times: Array) -> Array:
         """Return the clock's reading at times of any shape."""
         flat = np.clip(times.ravel(), 0.0, 1.0)
         reading = self.weights[0] * flat
         if len(self.centres):
-            step = max(1, _CHUNK_NUMBERS // len(self.centres))
-            for first in range(0, len(flat), step):
-                rows = slice(first, first + step)
-                away = flat[rows, None] - self.centres
-                for h, weight in zip(self.bandwidths, self.weights[1:], strict=True):
-                    if not weight:
-                        continue
-                    low = ndtr(-self.centres / h)
-                    high = ndtr((1.0 - self.centres) / h)
-                    below = (ndtr(away / h) - low) / (high - low)
-                    reading[rows] += weight * below.mean(axis=1)
+            for h, weight in zip(self.bandwidths, self.weights[1:], strict=True):
+                if weight:
+                    below = self._sums(h).cumulative(flat)
+                    reading += weight * below / len(self.centres)
         return np.clip(reading, 0.0, 1.0).reshape(times.shape)
 
     def times(self, readings: Array) -> Array:
