@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from skfunc._moments import weighted_moments
 from skfunc.ode._panel import PaddedSeries
@@ -16,7 +16,7 @@ PER_CHANNEL = 12
 # Normal scores at which the quantiles of a summary are kept: close together enough for
 # a smooth map, far out enough to tell what is rare in a thousand series.
 _SCORES = np.linspace(-3.0, 3.0, 49)
-N_QUANTILES = len(_SCORES)
+N_QUANTILES, _LEVELS = len(_SCORES), ndtr(_SCORES)
 # Added to the variance of a channel's times in a series, in units of the window's: the
 # slope of few observations close together is drawn towards none.
 _LEAST_VARIANCE = 1e-2
@@ -84,7 +84,7 @@ def summary_quantiles(summaries: Array) -> Array:
     for j, column in enumerate(summaries.T):
         known = column[np.isfinite(column)]
         if len(known):
-            quantiles[:, j] = np.quantile(known, ndtr(_SCORES))
+            quantiles[:, j] = np.quantile(known, _LEVELS)
     return quantiles
 
 
@@ -99,10 +99,10 @@ def normal_scores(summaries: Array, quantiles: Array) -> Array:
     for j, column in enumerate(summaries.T):
         known = np.isfinite(column)
         knots = quantiles[:, j]
-        # Of equal quantiles the middle one.
-        above = np.interp(column[known], knots, _SCORES)
-        below = np.interp(-column[known], -knots[::-1], -_SCORES[::-1])
-        scores[known, j] = 0.5 * (above - below)
+        # Of equal quantiles the middle one, so that a frequent value is not far out.
+        above = np.interp(column[known], knots, _LEVELS)
+        below = 1.0 - np.interp(-column[known], -knots[::-1], 1.0 - _LEVELS[::-1])
+        scores[known, j] = ndtri(0.5 * (above + below))
     # The mean distance of a normal number.
     typical = np.sqrt(2.0 / np.pi)
     distance = np.where(np.isfinite(summaries), np.abs(scores) - typical, 0.0)
