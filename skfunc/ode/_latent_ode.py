@@ -62,7 +62,10 @@ class LatentODE(EventFit):
         + \sum_{ic} M_{ic} \log \lambda_c(t_i) - \sum_c \int \lambda_c(t)\, dt \Big]
         - \beta\, \mathrm{KL}(q(z_0) \,\|\, N(0, I)),
 
-    the terms of the rates lambda with `poisson` alone [1]_. The state is solved on one
+    the terms of the rates lambda with `poisson` alone [1]_. Predictions, draws and
+    scores take part of that noise, of which s is the whole deviation, for an
+    Ornstein-Uhlenbeck process; its share and its length are fitted to the residuals of
+    the path, in pairs, and do not change the path. The state is solved on one
     even grid over the window, by classical Runge-Kutta, and read at each series' own
     times by cubic interpolation of the same order: the cost does not depend on how the
     times of different series interleave. Integrals of rates are by Simpson's rule.
