@@ -20,10 +20,16 @@ class HeadLinear(nn.Module):
     """
 
     def __init__(
-        self, n_heads: int, n_inputs: int, n_outputs: int, gain: float
+        self,
+        n_heads: int,
+        n_inputs: int,
+        n_outputs: int,
+        gain: float,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.gain, self.scale = gain, 1.0 / math.sqrt(max(n_inputs, 1))
+        self.gain = gain
+        self.scale = 1.0 / math.sqrt(max(n_inputs, 1)) if scale is None else scale
         self.weight = nn.Parameter(torch.empty(n_heads, n_inputs, n_outputs))
         self.bias = nn.Parameter(torch.empty(n_heads, 1, n_outputs))
 
@@ -44,7 +50,8 @@ class LabelHeads(nn.Module):
     """Perceptrons, or affine maps, that read classes side by side.
 
     They differ in how they start and in what dropout leaves them, and agree on what
-    the data say: their mean is less noisy than any of them.
+    the data say: their mean is less noisy than any of them. The latent state is also
+    read by an affine map past the hidden layers, which learns at once what is plain.
 
     Parameters
     ----------
@@ -81,6 +88,10 @@ class LabelHeads(nn.Module):
         gains[-1] = 0.0
         self.states = HeadLinear(n_heads, n_states, widths[0], gains[0])
         self.summaries = HeadLinear(n_heads, n_summaries, widths[0], gains[0])
+        # What is plain to see in the state is learned at once, past the hidden layers.
+        self.direct: HeadLinear | None = None
+        if hidden_layer_sizes:
+            self.direct = HeadLinear(n_heads, n_states, n_classes, 0.0, scale=1.0)
         self.layers = nn.ModuleList(
             HeadLinear(n_heads, before, after, gain)
             for before, after, gain in zip(
@@ -105,8 +116,11 @@ class LabelHeads(nn.Module):
 
         told = summaries.unsqueeze(1).expand(-1, self.n_heads, -1, -1)
         told = self.summaries(dropped(told)).unsqueeze(2)
-        x = self.states(states.flatten(1, 2).unsqueeze(1)).unflatten(2, (draws, rows))
+        flat = states.flatten(1, 2).unsqueeze(1)
+        x = self.states(flat).unflatten(2, (draws, rows))
         x = (x + told).flatten(2, 3)
         for layer in self.layers:
             x = layer(dropped(self.activation(x)))
+        if self.direct is not None:
+            x = x + self.direct(flat)
         return x.unflatten(2, (draws, rows)).flatten(1, 2)

@@ -38,6 +38,9 @@ def test_a_head_is_a_perceptron():
             x = states[0, draw] @ first[0] / 3**0.5 + summaries[0] @ first[1] / 5**0.5
             last = heads.layers[0]
             y = torch.tanh(x + bias) @ last.weight[0, head] / 2 + last.bias[0, head]
+            # The state is read past the hidden layer as well.
+            y = y + states[0, draw] @ heads.direct.weight[0, head]
+            y = y + heads.direct.bias[0, head]
             torch.testing.assert_close(logits[0, 4 * head + draw], y)
 
 
