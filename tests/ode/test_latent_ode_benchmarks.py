@@ -43,7 +43,8 @@ def test_recurrent_network_goes_on_from_the_last_point(load):
     with torch.no_grad():
         network.output.bias.copy_(torch.tensor([0.1, -0.2, 0.0, 0.0]))
     found = forecast.predict(network, rows, times, np.array([1.1, 1.2, 1.4]))
-    steps = np.arange(1, 4)[:, None] * [0.1, -0.2] * forecast.scale
+    # Given points are two steps apart: so far apart are those that are fed back.
+    steps = np.array([1, 1, 2])[:, None] * [0.1, -0.2] * forecast.scale
     np.testing.assert_allclose(found, points[:, -1:] + steps, atol=1e-5)
     scaled = (points[-2:] - forecast.mean) / forecast.scale
     ahead = scaled[:, 6:7] + np.arange(1, 9)[:, None] * [0.1, -0.2]
